@@ -1,0 +1,3 @@
+//! Pantry: a self-hosted package appliance in one Linux binary.
+//!
+//! Each module is a part; the floors they stand on are in `docs/architecture.md`.

@@ -1,0 +1,3 @@
+//! The `pantry` program.
+
+fn main() {}
