@@ -1,3 +1,5 @@
 //! Pantry: a self-hosted package appliance in one Linux binary.
 //!
 //! Each module is a part; the floors they stand on are in `docs/architecture.md`.
+
+pub mod names;
