@@ -3,3 +3,4 @@
 //! Each module is a part; the floors they stand on are in `docs/architecture.md`.
 
 pub mod names;
+pub mod state;

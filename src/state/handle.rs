@@ -1,0 +1,250 @@
+//! The handle: queues writes, runs reads, closes.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Sender, channel, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use redb::{Database, ReadableDatabase};
+
+use super::file::{self, Schema};
+use super::writer::{self, Closure, Job, Shared, SharedRef, panic_message};
+use super::{StateError, Tx, View};
+use crate::names::Faults;
+
+/// A snapshot held longer than this makes the file grow, and is said in the log.
+const SLOW_READ: Duration = Duration::from_millis(50);
+
+/// All records; cheap to clone. Dropping the last clone commits what is queued and closes the file.
+#[derive(Clone)]
+pub struct State(Arc<Inner>);
+
+struct Inner {
+    path: PathBuf,
+    schema: Schema,
+    shared: SharedRef,
+    queue: Mutex<Option<Sender<Box<dyn Job>>>>,
+    writer: Mutex<Option<JoinHandle<()>>>,
+    writer_thread: std::thread::ThreadId,
+    database: RwLock<Option<Arc<Database>>>,
+}
+
+/// Counters since the state was opened.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StateStats {
+    /// Durable commits.
+    pub commits: u64,
+    /// Closures that ran, merged or not.
+    pub closures: u64,
+    /// Closures that returned an error or panicked, of which nothing was kept.
+    pub refused: u64,
+    /// The time of all commits together, in microseconds.
+    pub commit_micros_total: u64,
+    /// The longest commit, in microseconds.
+    pub commit_micros_max: u64,
+    /// Whether the state stopped after a storage error.
+    pub failed: bool,
+}
+
+impl State {
+    /// The schema that this binary writes.
+    pub const SCHEMA: u32 = 18;
+
+    /// Opens or makes the file and migrates it.
+    ///
+    /// # Errors
+    /// [`StateError::InUse`] when it is open elsewhere, [`StateError::SchemaNewer`] and
+    /// [`StateError::SchemaTooOld`] when this binary cannot work with it, [`StateError::NotOurs`] when it is
+    /// something else, and [`StateError::Open`] or [`StateError::Io`] when the system refuses.
+    pub fn open(path: &Path, faults: Faults) -> Result<Self, StateError> {
+        let (database, schema) = file::open(path)?;
+        Self::start(path.to_owned(), database, schema, faults)
+    }
+
+    pub(super) fn start(
+        path: PathBuf,
+        database: Database,
+        schema: Schema,
+        faults: Faults,
+    ) -> Result<Self, StateError> {
+        let database = Arc::new(database);
+        let shared = SharedRef::new(Shared::default());
+        let (sender, receiver) = channel();
+        let writer = std::thread::Builder::new()
+            .name("state-writer".to_owned())
+            .spawn({
+                let (database, shared) = (Arc::clone(&database), Arc::clone(&shared));
+                move || writer::run(&database, &receiver, &shared, &faults)
+            })
+            .map_err(StateError::io("start the writer of the state"))?;
+        Ok(Self(Arc::new(Inner {
+            path,
+            schema,
+            shared,
+            queue: Mutex::new(Some(sender)),
+            writer_thread: writer.thread().id(),
+            writer: Mutex::new(Some(writer)),
+            database: RwLock::new(Some(database)),
+        })))
+    }
+
+    /// Runs the closure in the writer and answers when what it wrote is durable.
+    ///
+    /// The closure may run again, so it touches nothing outside. What it wrote is merged only when it returns `Ok`:
+    /// a refusal that must leave no trace is decided before the first write, or is an `Err`. It runs also when the
+    /// caller stops waiting.
+    ///
+    /// # Errors
+    /// The closure's own; [`StateError::Panicked`]; [`StateError::Commit`] and [`StateError::Failed`] when the
+    /// storage fails, after which it is unknown whether this write took place; [`StateError::Closed`].
+    pub async fn write<T: Send + 'static>(
+        &self,
+        act: impl Fn(&mut Tx<'_>) -> Result<T, StateError> + Send + 'static,
+    ) -> Result<T, StateError> {
+        let (reply, answer) = tokio::sync::oneshot::channel();
+        self.0.queue(Closure::boxed(act, move |result| _ = reply.send(result)))?;
+        answer.await.unwrap_or_else(|_| Err(self.0.gone()))
+    }
+
+    /// As [`State::write`], for threads that may block.
+    ///
+    /// # Errors
+    /// As [`State::write`]; [`StateError::Nested`] inside the closure of a write.
+    pub fn write_blocking<T: Send + 'static>(
+        &self,
+        act: impl Fn(&mut Tx<'_>) -> Result<T, StateError> + Send + 'static,
+    ) -> Result<T, StateError> {
+        if std::thread::current().id() == self.0.writer_thread {
+            return Err(StateError::Nested);
+        }
+        let (reply, answer) = sync_channel(1);
+        self.0.queue(Closure::boxed(act, move |result| _ = reply.send(result)))?;
+        answer.recv().unwrap_or_else(|_| Err(self.0.gone()))
+    }
+
+    /// Runs the closure on a snapshot, off the async threads. It is to take 50 ms at most.
+    ///
+    /// # Errors
+    /// The closure's own; [`StateError::Storage`], [`StateError::Panicked`], [`StateError::Closed`].
+    pub async fn read<T: Send + 'static>(
+        &self,
+        act: impl FnOnce(&View<'_>) -> Result<T, StateError> + Send + 'static,
+    ) -> Result<T, StateError> {
+        let state = self.clone();
+        match tokio::task::spawn_blocking(move || state.read_blocking(act)).await {
+            Ok(result) => result,
+            Err(error) => Err(error.try_into_panic().map_or(StateError::Closed, |panic| {
+                StateError::Panicked { message: panic_message(&*panic) }
+            })),
+        }
+    }
+
+    /// As [`State::read`], for threads that may block.
+    ///
+    /// # Errors
+    /// As [`State::read`]; a panic of the closure goes through.
+    pub fn read_blocking<T>(
+        &self,
+        act: impl FnOnce(&View<'_>) -> Result<T, StateError>,
+    ) -> Result<T, StateError> {
+        // Held for the whole read, so that `close` waits for it and the file is really closed afterwards.
+        let database = self.0.database.read().unwrap_or_else(PoisonError::into_inner);
+        let database = database.as_ref().ok_or(StateError::Closed)?;
+        let snapshot =
+            database.begin_read().map_err(|error| StateError::storage("begin a snapshot", error))?;
+        let started = Instant::now();
+        let result = act(&View::new(&snapshot));
+        let elapsed = started.elapsed();
+        if elapsed > SLOW_READ {
+            tracing::warn!(
+                elapsed_ms = elapsed.as_millis(),
+                "a read of the state held its snapshot for long"
+            );
+        }
+        result
+    }
+
+    /// The schema of the file, after migrations.
+    #[must_use]
+    pub fn schema(&self) -> Schema {
+        self.0.schema
+    }
+
+    /// Removes the copies kept from before migrations, as health is good.
+    ///
+    /// # Errors
+    /// [`StateError::Io`] when a copy cannot be removed.
+    pub fn settle(&self) -> Result<(), StateError> {
+        file::settle(&self.0.path)
+    }
+
+    /// Commits what is queued and closes the file; later calls give [`StateError::Closed`]. Closing twice is fine.
+    ///
+    /// # Errors
+    /// [`StateError::Failed`] when the state had stopped after a storage error.
+    pub async fn close(&self) -> Result<(), StateError> {
+        let inner = Arc::clone(&self.0);
+        tokio::task::spawn_blocking(move || inner.close()).await.map_err(|_| StateError::Failed)?;
+        if self.0.shared.failed.load(Ordering::Acquire) { Err(StateError::Failed) } else { Ok(()) }
+    }
+
+    /// Counters for metrics.
+    #[must_use]
+    pub fn stats(&self) -> StateStats {
+        let shared = &self.0.shared;
+        StateStats {
+            commits: shared.commits.load(Ordering::Relaxed),
+            closures: shared.closures.load(Ordering::Relaxed),
+            refused: shared.refused.load(Ordering::Relaxed),
+            commit_micros_total: shared.commit_micros_total.load(Ordering::Relaxed),
+            commit_micros_max: shared.commit_micros_max.load(Ordering::Relaxed),
+            failed: shared.failed.load(Ordering::Acquire),
+        }
+    }
+}
+
+impl fmt::Debug for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("State")
+            .field("path", &self.0.path)
+            .field("schema", &self.0.schema)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Inner {
+    fn queue(&self, job: Box<dyn Job>) -> Result<(), StateError> {
+        let queue = lock(&self.queue);
+        queue.as_ref().ok_or(StateError::Closed)?.send(job).map_err(|_| self.gone())
+    }
+
+    /// Why a job got no answer.
+    fn gone(&self) -> StateError {
+        if self.shared.failed.load(Ordering::Acquire) { StateError::Failed } else { StateError::Closed }
+    }
+
+    fn close(&self) {
+        drop(lock(&self.queue).take());
+        let writer = lock(&self.writer).take();
+        if let Some(writer) = writer
+            && std::thread::current().id() != self.writer_thread
+            && writer.join().is_err()
+        {
+            self.shared.failed.store(true, Ordering::Release);
+        }
+        drop(self.database.write().unwrap_or_else(PoisonError::into_inner).take());
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
