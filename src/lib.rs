@@ -2,5 +2,6 @@
 //!
 //! Each module is a part; the floors they stand on are in `docs/architecture.md`.
 
+pub mod config;
 pub mod names;
 pub mod state;

@@ -1,0 +1,147 @@
+//! The typed configuration.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use crate::names::Millis;
+
+use super::secret::Secret;
+
+/// The whole configuration.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The folder that holds everything Pantry writes; absolute.
+    pub root: PathBuf,
+    /// The address of the one port.
+    pub listen: SocketAddr,
+    /// How people and runners reach this server from outside; `http` or `https`, without a slash at its end.
+    pub public_url: Option<String>,
+    /// The folder with the operator's allow-lists and profiles, in place of the bundled ones.
+    pub config_dir: Option<PathBuf>,
+    /// Where submissions are tested.
+    pub runner: RunnerConfig,
+    /// How results are signed and where they are sent.
+    pub callback: CallbackConfig,
+    /// The package store.
+    pub store: StoreConfig,
+    /// Limits towards clients.
+    pub limits: LimitsConfig,
+    /// The log.
+    pub log: LogConfig,
+    /// The registry.
+    pub registry: RegistryConfig,
+    /// Limits of the jails that test packages.
+    pub sandbox: SandboxConfig,
+    /// Names that a request's `Host` may carry beside the listening address and that of `public_url`; lowercase.
+    pub allowed_hosts: Vec<String>,
+    /// Who somebody without a token is. By default [`AuthMode::None`] on loopback and [`AuthMode::Token`] elsewhere.
+    pub auth_mode: AuthMode,
+    /// The bundled root filesystem.
+    pub bundle: BundleConfig,
+}
+
+/// Where submissions are tested.
+#[derive(Clone, Debug)]
+pub struct RunnerConfig {
+    /// Which runner.
+    pub kind: RunnerKind,
+    /// `owner/name` of the repository whose workflow tests submissions.
+    pub github_repository: Option<String>,
+    /// The workflow's file name.
+    pub github_workflow: Option<String>,
+    /// Base URL of the forge's API.
+    pub github_api: Option<String>,
+    /// The token that dispatches the workflow.
+    pub github_token: Option<Secret>,
+}
+
+/// Which runner tests submissions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RunnerKind {
+    /// In this process, in jails.
+    Embedded,
+    /// Dispatched to a workflow of a runner repository.
+    GithubActions,
+}
+
+/// How results are signed and where they are sent.
+#[derive(Clone, Debug)]
+pub struct CallbackConfig {
+    /// The current signing key.
+    pub signing_key: Option<Secret>,
+    /// The key before it, accepted while both sides change.
+    pub previous_key: Option<Secret>,
+    /// When the previous key stops being accepted; without it, when it is taken out of the configuration.
+    pub previous_key_until: Option<Millis>,
+    /// Base URL to which results are sent, when it differs from `public_url`.
+    pub url: Option<String>,
+}
+
+/// The package store.
+#[derive(Clone, Debug)]
+pub struct StoreConfig {
+    /// The package index; without it the resolver's own configuration on this machine counts.
+    pub index_url: Option<String>,
+    /// Most bytes of an uploaded source.
+    pub upload_cap_bytes: u64,
+    /// Submissions that are worked on at a time.
+    pub concurrent: usize,
+}
+
+/// Limits towards clients.
+#[derive(Clone, Debug)]
+pub struct LimitsConfig {
+    /// Connections at a time.
+    pub connections: usize,
+    /// Time a client has to send a request's header, in milliseconds.
+    pub header_timeout_ms: u64,
+    /// Most bytes of a pushed manifest.
+    pub manifest_cap_bytes: u64,
+    /// Submissions an hour from one address; 0 is no limit.
+    pub submissions_per_hour: u32,
+}
+
+/// The log.
+#[derive(Clone, Debug)]
+pub struct LogConfig {
+    /// One JSON line an event in place of text.
+    pub json: bool,
+    /// What is logged, in the form `level,target=level`.
+    pub filter: String,
+}
+
+/// The registry.
+#[derive(Clone, Debug)]
+pub struct RegistryConfig {
+    /// The repository that names without one of its own go to.
+    pub default_repository: Option<String>,
+    /// Whether clients may delete.
+    pub delete: bool,
+}
+
+/// Limits of the jails that test packages.
+#[derive(Clone, Debug)]
+pub struct SandboxConfig {
+    /// Memory of a test, in bytes.
+    pub test_memory_bytes: u64,
+    /// Processes and threads of a test at a time.
+    pub test_processes: u64,
+    /// Wall clock of a test, in milliseconds.
+    pub test_wall_ms: u64,
+}
+
+/// The bundled root filesystem.
+#[derive(Clone, Debug)]
+pub struct BundleConfig {
+    /// A layout directory that is used in place of the embedded one.
+    pub layout: Option<PathBuf>,
+}
+
+/// Who somebody without a token or the local socket is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AuthMode {
+    /// Anonymous clients may pull, push to writable repositories and read; only on loopback.
+    None,
+    /// Anonymous clients may only ask whether the server is alive.
+    Token,
+}
