@@ -3,5 +3,6 @@
 //! Each module is a part; the floors they stand on are in `docs/architecture.md`.
 
 pub mod config;
+pub mod keys;
 pub mod names;
 pub mod state;
