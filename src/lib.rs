@@ -7,4 +7,5 @@ pub mod callback;
 pub mod config;
 pub mod keys;
 pub mod names;
+pub mod rootfs;
 pub mod state;
