@@ -1,0 +1,36 @@
+//! All content of the appliance: bytes under their digest, and who refers to them.
+//!
+//! - Bytes come in by [`Blobs::begin`] (a stream, hashed and written while it arrives), [`Blobs::put`] or
+//!   [`Blobs::put_reader_blocking`], and become [`Stored`]: durable, or small enough to be written with the record
+//!   that names them. They are *known* only once [`link`] was called in the transaction of that record.
+//! - Bytes go out by [`Blobs::open_blob`] as a stream of pieces, or whole by [`Blobs::read_small`].
+//! - [`link`], [`link_known`] and [`unlink`] keep the one table of references that collection asks.
+//! - An upload may be suspended and resumed, in another request or another process.
+//!
+//! Blobs of at most [`INLINE_BYTES`] live in the state file and share its commit; greater ones are files of mode
+//! 0444. Readers cannot tell which.
+//!
+//! This part must never name content otherwise than by its sha256 digest, replace a file that is there and has the
+//! right size, hold a blob of unbounded size in memory, or remove what somebody refers to.
+//!
+//! Invariant: *durable before visible*. A file is written to `uploads/<id>`, synced, renamed, its folder synced, and
+//! only then may a record name it. So a crash can leave a file that nothing names, never a name without its file.
+
+mod error;
+mod handle;
+mod layout;
+mod reader;
+mod references;
+mod sink;
+mod uploads;
+mod writer;
+
+#[cfg(test)]
+mod tests;
+
+pub use error::BlobError;
+pub use handle::Blobs;
+pub use reader::Reader;
+pub use references::{INLINE_BYTES, Owner, Stored, is_known, link, link_known, unlink};
+pub use uploads::upload_offset;
+pub use writer::Writer;

@@ -1,0 +1,254 @@
+//! The handle on all blobs.
+
+use std::io::{Read as _, Write as _};
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::task::spawn_blocking;
+
+use super::layout::Layout;
+use super::reader::Buffers;
+use super::references::{INLINE_BYTES, Place, find, is_known};
+use super::sink::{Active, Sink};
+use super::{BlobError, Reader, Stored, Writer, uploads};
+use crate::names::{Algorithm, Clock, Digest, Faults, Random, UploadId};
+use crate::state::State;
+
+/// How many bytes a blocking stream is read at once.
+const READ_BYTES: usize = 256 * 1_024;
+
+/// All blobs; cheap to clone.
+#[derive(Clone)]
+pub struct Blobs(Arc<Inner>);
+
+pub(super) struct Inner {
+    pub(super) layout: Layout,
+    pub(super) state: State,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) random: Arc<dyn Random>,
+    pub(super) faults: Faults,
+    pub(super) active: Active,
+    pub(super) buffers: Arc<Buffers>,
+}
+
+impl Blobs {
+    /// Opens `<root>/blobs` and `<root>/uploads`: makes the 256 folders, sweeps uploads that no record names or whose
+    /// record ran out.
+    ///
+    /// # Errors
+    /// [`BlobError::Io`] when the folders cannot be made or swept, [`BlobError::State`] when the records fail.
+    pub async fn open(
+        root: &Path,
+        state: State,
+        clock: Arc<dyn Clock>,
+        random: Arc<dyn Random>,
+        faults: Faults,
+    ) -> Result<Self, BlobError> {
+        let root = root.to_owned();
+        blocking(move || {
+            let layout = Layout::make(&root)?;
+            let (active, buffers) = (Active::default(), Arc::default());
+            let inner = Inner { layout, state, clock, random, faults, active, buffers };
+            let expired = uploads::sweep_expired(&inner)?;
+            let unnamed = uploads::sweep_unnamed(&inner)?;
+            if expired + unnamed > 0 {
+                tracing::info!(expired, unnamed, "swept unfinished uploads");
+            }
+            Ok(Self(Arc::new(inner)))
+        })
+        .await
+    }
+
+    fn sink(&self) -> (UploadId, Sink) {
+        loop {
+            let id = UploadId::new(&*self.0.clock, &*self.0.random);
+            if let Some(sink) = Sink::new(&self.0, &id) {
+                return (id, sink);
+            }
+        }
+    }
+
+    /// Begins a streamed write into `uploads/<id>`; its file is made with its first bytes.
+    ///
+    /// # Errors
+    /// None at present; the first failure of the disk is told by [`Writer::write`].
+    #[allow(clippy::unused_async)] // part of the interface: a quota will have to ask the state
+    pub async fn begin(&self) -> Result<Writer, BlobError> {
+        let (id, sink) = self.sink();
+        Ok(Writer::new(&self.0, id, sink))
+    }
+
+    /// Goes on with a suspended upload; `None` when there is no such upload, or it ran out, or its file was lost.
+    ///
+    /// # Errors
+    /// [`BlobError::UploadBusy`] while another request writes to it; else [`BlobError::Io`], [`BlobError::State`].
+    pub async fn resume(&self, id: &UploadId) -> Result<Option<Writer>, BlobError> {
+        let (store, id) = (Arc::clone(&self.0), id.clone());
+        blocking(move || uploads::resume(&store, &id)).await
+    }
+
+    /// Removes suspended uploads that nobody went on with for 24 hours; gives how many.
+    ///
+    /// # Errors
+    /// [`BlobError::Io`], [`BlobError::State`].
+    pub async fn sweep_uploads(&self) -> Result<u64, BlobError> {
+        let store = Arc::clone(&self.0);
+        blocking(move || uploads::sweep_expired(&store)).await
+    }
+
+    /// Takes whole bytes at once (manifests, lockfiles, logs). Small ones stay in memory until [`super::link`] writes
+    /// them into the state.
+    ///
+    /// # Errors
+    /// [`BlobError::Io`] when a large one cannot be written.
+    pub async fn put(&self, bytes: Bytes) -> Result<Stored, BlobError> {
+        if bytes.len() <= INLINE_BYTES {
+            return Ok(Stored::inline(Digest::of(&bytes), bytes));
+        }
+        let (_, mut sink) = self.sink();
+        blocking(move || {
+            sink.absorb(&[bytes])?;
+            sink.close(None)
+        })
+        .await
+    }
+
+    /// Takes a whole stream, for threads that may block (layer builders): hashes while writing.
+    ///
+    /// # Errors
+    /// [`BlobError::TooLarge`] when more than `cap` bytes come, [`BlobError::Io`] when reading or writing fails;
+    /// nothing of it stays then.
+    pub fn put_reader_blocking(&self, reader: &mut dyn std::io::Read, cap: u64) -> Result<Stored, BlobError> {
+        let (_, mut sink) = self.sink();
+        let (mut first, mut total) = (true, 0);
+        loop {
+            let mut piece = Vec::with_capacity(READ_BYTES);
+            (&mut *reader)
+                .take(READ_BYTES as u64)
+                .read_to_end(&mut piece)
+                .map_err(BlobError::io("read what is to be stored"))?;
+            total += piece.len() as u64;
+            if total > cap {
+                return Err(BlobError::TooLarge { cap });
+            }
+            let last = piece.len() < READ_BYTES;
+            let piece = Bytes::from(piece);
+            if first && last && piece.len() <= INLINE_BYTES {
+                return Ok(Stored::inline(Digest::of(&piece), piece));
+            }
+            sink.absorb(&[piece])?;
+            if last {
+                return sink.close(None);
+            }
+            first = false;
+        }
+    }
+
+    /// Opens a known blob; `None` when no record names the digest.
+    ///
+    /// # Errors
+    /// [`BlobError::Missing`] when its file is gone; [`BlobError::Io`], [`BlobError::State`].
+    pub async fn open_blob(&self, digest: &Digest) -> Result<Option<Reader>, BlobError> {
+        let (blobs, digest) = (self.clone(), digest.clone());
+        blocking(move || blobs.open_blob_blocking(&digest)).await
+    }
+
+    /// As [`Blobs::open_blob`], for threads that may block.
+    ///
+    /// # Errors
+    /// As [`Blobs::open_blob`].
+    pub fn open_blob_blocking(&self, digest: &Digest) -> Result<Option<Reader>, BlobError> {
+        if digest.algorithm() != Algorithm::Sha256 {
+            return Ok(None);
+        }
+        let (size, path) = match self.0.state.read_blocking(|view| find(view, digest))? {
+            None => return Ok(None),
+            Some(Place::Inline(bytes)) => return Ok(Some(Reader::inline(bytes))),
+            Some(Place::Lost) => return Err(BlobError::Missing(digest.clone())),
+            Some(Place::File { size }) => match self.0.layout.blob(digest) {
+                Some(path) => (size, path),
+                None => return Ok(None),
+            },
+        };
+        match fs_err::File::open(path) {
+            Ok(file) => Ok(Some(Reader::file(file, size, Arc::clone(&self.0.buffers)))),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                Err(BlobError::Missing(digest.clone()))
+            }
+            Err(error) => Err(BlobError::Io { step: "open a blob", source: error }),
+        }
+    }
+
+    /// The whole of a small blob, verified.
+    ///
+    /// # Errors
+    /// [`BlobError::TooLarge`] above `cap` bytes, [`BlobError::Unknown`] when it is not known,
+    /// [`BlobError::Damaged`] when the bytes are not those of the digest; else as [`Blobs::open_blob`].
+    pub async fn read_small(&self, digest: &Digest, cap: u64) -> Result<Bytes, BlobError> {
+        let (blobs, digest) = (self.clone(), digest.clone());
+        blocking(move || {
+            let Some(reader) = blobs.open_blob_blocking(&digest)? else {
+                return Err(BlobError::Unknown(digest));
+            };
+            if reader.size() > cap {
+                return Err(BlobError::TooLarge { cap });
+            }
+            let size = reader.size();
+            let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or_default());
+            // One byte more than it should have, so that a file that grew is found without reading all of it.
+            reader
+                .into_blocking()
+                .take(size + 1)
+                .read_to_end(&mut bytes)
+                .map_err(BlobError::io("read a blob"))?;
+            if digest.names(&bytes) { Ok(bytes.into()) } else { Err(BlobError::Damaged(digest)) }
+        })
+        .await
+    }
+
+    /// The size of a known blob, in bytes.
+    ///
+    /// # Errors
+    /// [`BlobError::State`].
+    pub async fn size(&self, digest: &Digest) -> Result<Option<u64>, BlobError> {
+        let digest = digest.clone();
+        Ok(self.0.state.read(move |view| is_known(view, &digest)).await?)
+    }
+
+    /// Writes, syncs, reads and removes a file beside the uploads, for health.
+    ///
+    /// # Errors
+    /// [`BlobError::Io`] when one of these steps fails.
+    pub async fn check(&self) -> Result<(), BlobError> {
+        let store = Arc::clone(&self.0);
+        blocking(move || {
+            let id = UploadId::new(&*store.clock, &*store.random);
+            let path = store.layout.upload(&id);
+            let checked = (|| {
+                let mut file = fs_err::File::create_new(&path)?;
+                file.write_all(id.as_str().as_bytes())?;
+                file.sync_all()?;
+                let found = fs_err::read(&path)?;
+                if found == id.as_str().as_bytes() {
+                    Ok(())
+                } else {
+                    Err(std::io::ErrorKind::InvalidData.into())
+                }
+            })();
+            let removed = fs_err::remove_file(&path);
+            checked.and(removed).map_err(BlobError::io("write to the folder of uploads"))
+        })
+        .await
+    }
+}
+
+/// Runs `act` off the async threads.
+async fn blocking<T: Send + 'static>(
+    act: impl FnOnce() -> Result<T, BlobError> + Send + 'static,
+) -> Result<T, BlobError> {
+    spawn_blocking(act).await.map_err(|error| match error.try_into_panic() {
+        Ok(panic) => std::panic::resume_unwind(panic),
+        Err(_) => BlobError::Stopping,
+    })?
+}

@@ -1,0 +1,140 @@
+//! Uploads that are given up, suspended, resumed and swept.
+
+use std::time::Duration;
+
+use super::super::{BlobError, upload_offset};
+use super::{Root, content, eventually};
+use crate::names::{Digest, UploadId};
+
+#[tokio::test]
+async fn a_writer_that_is_given_up_leaves_nothing() {
+    let root = Root::new().await;
+    let mut dropped = root.blobs.begin().await.unwrap();
+    dropped.write(content(1, 3_000_000)).await.unwrap();
+    drop(dropped);
+    eventually("the file of the dropped writer goes", || root.uploads().is_empty()).await;
+    let mut discarded = root.blobs.begin().await.unwrap();
+    discarded.write(content(1, 3_000_000)).await.unwrap();
+    discarded.discard().await.unwrap();
+    assert_eq!((root.uploads(), root.blob_files()), (vec![], 0));
+}
+
+#[tokio::test]
+async fn a_suspended_upload_is_resumed_after_a_restart() {
+    let bytes = content(2, 5_000_000);
+    // From the very beginning, within the first batch, beyond it, at the end.
+    for first in [0, 7, 40_000, 2_500_001, 5_000_000] {
+        let root = Root::new().await;
+        let mut writer = root.blobs.begin().await.unwrap();
+        writer.write(bytes.slice(..first)).await.unwrap();
+        let id = writer.suspend().await.unwrap();
+        let root = root.restart().await;
+        let offset = {
+            let id = id.clone();
+            root.state.read(move |view| upload_offset(view, &id)).await.unwrap()
+        };
+        assert_eq!(offset, Some(first as u64));
+        let mut writer = root.blobs.resume(&id).await.unwrap().unwrap();
+        assert_eq!((writer.written(), writer.id()), (first as u64, &id));
+        writer.write(bytes.slice(first..)).await.unwrap();
+        let stored = writer.finish(Some(&Digest::of(&bytes))).await.unwrap();
+        root.link(&stored).await;
+        assert_eq!(root.blobs.read_small(&stored.digest, u64::MAX).await.unwrap(), bytes);
+        assert!(root.blobs.resume(&id).await.unwrap().is_none(), "its record ended with the link");
+        assert_eq!(root.uploads(), [""; 0]);
+    }
+}
+
+#[tokio::test]
+async fn a_small_upload_in_several_requests_becomes_an_inline_blob() {
+    let root = Root::new().await;
+    let id = root.blobs.begin().await.unwrap().suspend().await.unwrap();
+    for piece in [&b"ab"[..], b"cd"] {
+        let mut writer = root.blobs.resume(&id).await.unwrap().unwrap();
+        writer.write(piece.into()).await.unwrap();
+        writer.suspend().await.unwrap();
+    }
+    let writer = root.blobs.resume(&id).await.unwrap().unwrap();
+    let stored = writer.finish(Some(&Digest::of(b"abcd"))).await.unwrap();
+    root.link(&stored).await;
+    assert_eq!((root.uploads(), root.blob_files()), (vec![], 0));
+    assert_eq!(root.blobs.read_small(&stored.digest, 4).await.unwrap(), &b"abcd"[..]);
+}
+
+#[tokio::test]
+async fn bytes_beyond_the_record_are_cut_off_and_a_file_shorter_than_it_is_no_upload() {
+    let root = Root::new().await;
+    let bytes = content(3, 1_000_000);
+    let mut writer = root.blobs.begin().await.unwrap();
+    writer.write(bytes.slice(..600_000)).await.unwrap();
+    let id = writer.suspend().await.unwrap();
+    // A request that breaks off after some bytes reached the file: the upload stays where its record says.
+    let mut broken = root.blobs.resume(&id).await.unwrap().unwrap();
+    broken.write(content(4, 400_000)).await.unwrap();
+    assert!(matches!(root.blobs.resume(&id).await, Err(BlobError::UploadBusy(_))));
+    drop(broken);
+    let mut resumed = None;
+    let deadline = std::time::Instant::now() + Duration::from_secs(20);
+    while resumed.is_none() {
+        assert!(std::time::Instant::now() < deadline, "the broken request never let go");
+        resumed = root.blobs.resume(&id).await.unwrap_or_default();
+    }
+    let mut writer = resumed.unwrap();
+    assert_eq!(writer.written(), 600_000);
+    writer.write(bytes.slice(600_000..)).await.unwrap();
+    writer.finish(Some(&Digest::of(&bytes))).await.unwrap();
+
+    let mut writer = root.blobs.begin().await.unwrap();
+    writer.write(bytes.slice(..600_000)).await.unwrap();
+    let id = writer.suspend().await.unwrap();
+    let path = root.folder.path().join("uploads").join(id.as_str());
+    fs_err::OpenOptions::new().write(true).open(&path).unwrap().set_len(599_999).unwrap();
+    assert!(root.blobs.resume(&id).await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn a_wrong_digest_ends_a_suspended_upload_and_so_does_discarding_it() {
+    let root = Root::new().await;
+    for discard in [false, true] {
+        let mut writer = root.blobs.begin().await.unwrap();
+        writer.write(content(5, 300_000)).await.unwrap();
+        let id = writer.suspend().await.unwrap();
+        let writer = root.blobs.resume(&id).await.unwrap().unwrap();
+        if discard {
+            writer.discard().await.unwrap();
+        } else {
+            writer.finish(Some(&Digest::of(b"x"))).await.unwrap_err();
+        }
+        assert!(root.blobs.resume(&id).await.unwrap().is_none());
+    }
+    assert_eq!((root.uploads(), root.blob_files()), (vec![], 0));
+}
+
+#[tokio::test]
+async fn the_sweep_removes_what_no_record_names_and_what_ran_out_and_nothing_else() {
+    let root = Root::new().await;
+    let mut old = root.blobs.begin().await.unwrap();
+    old.write(content(6, 300_000)).await.unwrap();
+    let old = old.suspend().await.unwrap();
+    let in_use = root.blobs.begin().await.unwrap().suspend().await.unwrap();
+    root.clock.advance(Duration::from_hours(20));
+    let mut young = root.blobs.begin().await.unwrap();
+    young.write(content(7, 300_000)).await.unwrap();
+    let young = young.suspend().await.unwrap();
+    let writer = root.blobs.resume(&in_use).await.unwrap().unwrap();
+    root.clock.advance(Duration::from_hours(5));
+    assert!(root.blobs.resume(&old).await.unwrap().is_none(), "it ran out");
+    assert_eq!(root.blobs.sweep_uploads().await.unwrap(), 1);
+    assert_eq!(root.uploads(), [young.to_string()]);
+    drop(writer);
+
+    let uploads = root.folder.path().join("uploads");
+    for name in ["0-left-by-a-crash", "not an upload id", ".hidden"] {
+        fs_err::write(uploads.join(name), "half").unwrap();
+    }
+    let root = root.restart().await;
+    assert_eq!(root.uploads(), [young.to_string()]);
+    assert!(root.blobs.resume(&in_use).await.unwrap().is_none());
+    assert!(root.blobs.resume(&young).await.unwrap().is_some());
+    assert!(root.blobs.resume(&UploadId::parse("unknown").unwrap()).await.unwrap().is_none());
+}

@@ -1,0 +1,129 @@
+//! The records of suspended uploads, and the sweep of what was left behind.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde::{Deserialize, Serialize};
+
+use super::handle::Inner;
+use super::sink::Sink;
+use super::{BlobError, Writer};
+use crate::names::{Millis, UploadId};
+use crate::state::{MAX_SCAN_ROWS, Read, Scan, State, StateError, Table, record};
+
+pub(super) const UPLOADS: Table<UploadId, UploadRecord> = Table::new("uploads");
+
+/// How long a suspended upload is kept after its last request.
+const KEPT_FOR: Duration = Duration::from_hours(24);
+
+/// A suspended upload.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct UploadRecord {
+    /// How many bytes of the file count.
+    offset: u64,
+    /// The state of the hash at that offset, in base64.
+    hash: String,
+    /// Who is working on it; nobody between two requests.
+    #[serde(default)]
+    owner: Option<String>,
+    /// Until when it is kept.
+    lease_until: Millis,
+}
+record!(UploadRecord, 1);
+
+/// How many bytes of a suspended upload have come; `None` when there is no such upload.
+///
+/// # Errors
+/// [`StateError`] when the record cannot be read.
+pub fn upload_offset(view: &impl Read, id: &UploadId) -> Result<Option<u64>, StateError> {
+    Ok(view.get(&UPLOADS, id)?.map(|record| record.offset))
+}
+
+/// Records how far the upload has come. The file is not synced: after a loss of power the upload may be gone or its
+/// digest wrong, and either is found.
+pub(super) async fn record(store: &Inner, id: &UploadId, sink: &Sink) -> Result<(), BlobError> {
+    let record = UploadRecord {
+        offset: sink.written(),
+        hash: STANDARD.encode(sink.hash_state()),
+        owner: None,
+        lease_until: store.clock.now().after(KEPT_FOR),
+    };
+    let id = id.clone();
+    Ok(store.state.write(move |tx| tx.put(&UPLOADS, &id, &record)).await?)
+}
+
+/// Removes the record of an upload.
+pub(super) async fn forget(state: &State, id: UploadId) -> Result<(), BlobError> {
+    Ok(state.write(move |tx| tx.delete(&UPLOADS, &id)).await?)
+}
+
+/// Goes on with a suspended upload.
+pub(super) fn resume(store: &Arc<Inner>, id: &UploadId) -> Result<Option<Writer>, BlobError> {
+    let Some(mut sink) = Sink::new(store, id) else { return Err(BlobError::UploadBusy(id.clone())) };
+    let Some(record) = store.state.read_blocking(|view| view.get(&UPLOADS, id))? else { return Ok(None) };
+    if record.lease_until < store.clock.now() {
+        return Ok(None);
+    }
+    let hash = STANDARD.decode(&record.hash).map_err(|_| BlobError::UploadDamaged(id.clone()))?;
+    Ok(sink.restore(record.offset, &hash)?.then(|| Writer::new(store, id.clone(), sink)))
+}
+
+/// Removes the records that ran out, with their files; gives how many. What is being written to stays.
+pub(super) fn sweep_expired(store: &Inner) -> Result<u64, BlobError> {
+    let (mut scan, mut swept) = (Scan::all(), 0);
+    loop {
+        let page = store.state.read_blocking(|view| view.scan(&UPLOADS, &scan, MAX_SCAN_ROWS))?;
+        let Some((last, _)) = page.last() else { return Ok(swept) };
+        scan = scan.after(last);
+        let now = store.clock.now();
+        let expired: Vec<UploadId> = page
+            .into_iter()
+            .filter(|(id, record)| record.lease_until < now && !store.active.holds(id))
+            .map(|(id, _)| id)
+            .collect();
+        if expired.is_empty() {
+            continue;
+        }
+        // The records first: a crash in between leaves files that nothing names, for the sweep at the start.
+        let doomed = expired.clone();
+        store.state.write_blocking(move |tx| doomed.iter().try_for_each(|id| tx.delete(&UPLOADS, id)))?;
+        for id in &expired {
+            remove_if_there(&store.layout.upload(id))?;
+        }
+        swept += expired.len() as u64;
+    }
+}
+
+/// Removes the files in `uploads/` that no record names. Only at the start, before anybody writes.
+pub(super) fn sweep_unnamed(store: &Inner) -> Result<u64, BlobError> {
+    let io = BlobError::io("sweep unfinished uploads");
+    let mut swept = 0;
+    for entry in fs_err::read_dir(store.layout.uploads()).map_err(&io)? {
+        let entry = entry.map_err(&io)?;
+        if entry.file_type().map_err(&io)?.is_dir() {
+            continue;
+        }
+        let name = entry.file_name();
+        let id = name.to_str().and_then(|name| UploadId::parse(name).ok());
+        let named = match &id {
+            Some(id) => store.state.read_blocking(|view| view.get(&UPLOADS, id))?.is_some(),
+            None => false,
+        };
+        if !named {
+            remove_if_there(&entry.path())?;
+            swept += 1;
+        }
+    }
+    Ok(swept)
+}
+
+fn remove_if_there(path: &std::path::Path) -> Result<(), BlobError> {
+    match fs_err::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(BlobError::Io { step: "remove an unfinished upload", source: error })
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,202 @@
+//! A streamed write: receiving overlaps with hashing and writing, and no thread waits for a slow sender.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::task::{JoinHandle, spawn_blocking};
+
+use super::handle::Inner;
+use super::references::INLINE_BYTES;
+use super::sink::{Leftover, Sink};
+use super::{BlobError, Stored, uploads};
+use crate::names::{Digest, UploadId};
+
+/// Pieces are gathered until there are so many bytes to write at once.
+const BATCH_BYTES: usize = 256 * 1_024;
+/// While a batch is being written, at most so many bytes wait for the next one; then the sender has to wait.
+const WAITING_BYTES: usize = 1_024 * 1_024;
+/// Smaller pieces are copied together, as each may keep a much larger network buffer alive.
+const COPIED_BYTES: usize = 16 * 1_024;
+
+/// A streamed write into `uploads/<id>`. Dropped before its end, it leaves nothing, or what its record names.
+pub struct Writer {
+    id: UploadId,
+    store: Arc<Inner>,
+    lane: Lane,
+    pending: Pending,
+    written: u64,
+}
+
+/// Where the sink is.
+enum Lane {
+    Idle(Box<Sink>),
+    Busy(JoinHandle<Result<Box<Sink>, BlobError>>),
+    /// A write failed: nothing more is taken, nothing is claimed.
+    Spoiled,
+}
+
+/// Bytes that came and are not with the sink yet.
+#[derive(Default)]
+struct Pending {
+    pieces: Vec<Bytes>,
+    small: Vec<u8>,
+    bytes: usize,
+}
+
+impl Pending {
+    fn push(&mut self, piece: Bytes) {
+        self.bytes += piece.len();
+        if piece.len() < COPIED_BYTES {
+            self.small.extend_from_slice(&piece);
+        } else {
+            self.end_small();
+            self.pieces.push(piece);
+        }
+    }
+
+    fn end_small(&mut self) {
+        if !self.small.is_empty() {
+            self.pieces.push(Bytes::from(std::mem::take(&mut self.small)));
+        }
+    }
+
+    fn take(&mut self) -> Vec<Bytes> {
+        self.end_small();
+        self.bytes = 0;
+        std::mem::take(&mut self.pieces)
+    }
+}
+
+impl Writer {
+    pub(super) fn new(store: &Arc<Inner>, id: UploadId, sink: Sink) -> Self {
+        let written = sink.written();
+        Self {
+            id,
+            store: Arc::clone(store),
+            lane: Lane::Idle(Box::new(sink)),
+            pending: Pending::default(),
+            written,
+        }
+    }
+
+    /// The name of the upload.
+    #[must_use]
+    pub fn id(&self) -> &UploadId {
+        &self.id
+    }
+
+    /// How many bytes came so far, in this request and those before.
+    #[must_use]
+    pub fn written(&self) -> u64 {
+        self.written
+    }
+
+    /// Takes the next piece; waits while the disk is behind.
+    ///
+    /// # Errors
+    /// [`BlobError::Io`] when an earlier piece could not be written, [`BlobError::Spoiled`] after that.
+    pub async fn write(&mut self, piece: Bytes) -> Result<(), BlobError> {
+        self.written += piece.len() as u64;
+        self.pending.push(piece);
+        if self.pending.bytes < BATCH_BYTES {
+            return Ok(());
+        }
+        if let Lane::Busy(batch) = &self.lane
+            && !batch.is_finished()
+            && self.pending.bytes < WAITING_BYTES
+        {
+            return Ok(());
+        }
+        let mut sink = self.sink().await?;
+        let pieces = self.pending.take();
+        self.lane = Lane::Busy(spawn_blocking(move || {
+            sink.absorb(&pieces)?;
+            Ok(sink)
+        }));
+        Ok(())
+    }
+
+    /// The sink, once the batch that is being written has ended.
+    async fn sink(&mut self) -> Result<Box<Sink>, BlobError> {
+        if let Lane::Busy(batch) = &mut self.lane {
+            let ended = batch.await;
+            self.lane = Lane::Spoiled;
+            self.lane = Lane::Idle(ended.map_err(|_| BlobError::Stopping)??);
+        }
+        match std::mem::replace(&mut self.lane, Lane::Spoiled) {
+            Lane::Idle(sink) => Ok(sink),
+            _ => Err(BlobError::Spoiled(self.id.clone())),
+        }
+    }
+
+    /// Makes what came a blob: synced, renamed, its folder synced; or kept in memory for `link` when it is small.
+    /// With `expected` `None` it is taken as it came.
+    ///
+    /// # Errors
+    /// [`BlobError::DigestMismatch`] when it is not what was expected, [`BlobError::Io`] when the disk fails;
+    /// nothing of it stays in either case.
+    pub async fn finish(mut self, expected: Option<&Digest>) -> Result<Stored, BlobError> {
+        let sink = self.sink().await?;
+        let pieces = self.pending.take();
+        let recorded = sink.is_recorded();
+        let stored = if sink.is_untouched() && self.written <= INLINE_BYTES as u64 {
+            let bytes = match <[Bytes; 1]>::try_from(pieces) {
+                Ok([whole]) => whole,
+                Err(pieces) => pieces.concat().into(),
+            };
+            Stored::verified(bytes, expected)
+        } else {
+            let expected = expected.cloned();
+            spawn_blocking(move || {
+                let mut sink = sink;
+                if !pieces.is_empty() {
+                    sink.absorb(&pieces)?;
+                }
+                sink.close(expected.as_ref())
+            })
+            .await
+            .map_err(|_| BlobError::Stopping)?
+        };
+        match stored {
+            Ok(stored) if recorded => Ok(stored.with_upload(self.id)),
+            Err(error) if recorded => {
+                uploads::forget(&self.store.state, self.id).await?;
+                Err(error)
+            }
+            other => other,
+        }
+    }
+
+    /// Keeps the file and the state of the hash in a record, so that a later request or process resumes.
+    ///
+    /// # Errors
+    /// [`BlobError::Io`] or [`BlobError::State`]; the upload stays as its last record says, if there was one.
+    pub async fn suspend(mut self) -> Result<UploadId, BlobError> {
+        let mut sink = self.sink().await?;
+        let pieces = self.pending.take();
+        if !pieces.is_empty() {
+            sink = spawn_blocking(move || {
+                sink.absorb(&pieces)?;
+                Ok::<_, BlobError>(sink)
+            })
+            .await
+            .map_err(|_| BlobError::Stopping)??;
+        }
+        uploads::record(&self.store, &self.id, &sink).await?;
+        sink.leave(Leftover::Keep);
+        Ok(self.id)
+    }
+
+    /// Ends the upload; nothing of it stays.
+    ///
+    /// # Errors
+    /// [`BlobError::Io`] or [`BlobError::State`] when its traces could not be removed; the sweep does it then.
+    pub async fn discard(mut self) -> Result<(), BlobError> {
+        let mut sink = self.sink().await?;
+        if sink.is_recorded() {
+            uploads::forget(&self.store.state, self.id).await?;
+        }
+        sink.leave(Leftover::Remove);
+        spawn_blocking(move || sink.discard()).await.map_err(|_| BlobError::Stopping)?
+    }
+}
