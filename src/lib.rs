@@ -9,4 +9,5 @@ pub mod config;
 pub mod keys;
 pub mod names;
 pub mod rootfs;
+pub mod sandbox;
 pub mod state;

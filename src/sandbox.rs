@@ -1,0 +1,68 @@
+//! The jail: takes a policy (data), returns an outcome and a receipt.
+//!
+//! It knows no other part of Pantry, and must hold against code written to get out.
+//!
+//! Invariants:
+//! - The caller (threads, runtime) never forks itself into a jail. It starts its own executable as a small
+//!   single-threaded helper, recognised by [`jail_entry`] before anything else happens.
+//! - A user namespace is always made, also for root.
+//! - Every process of a run is dead before its output is touched.
+//! - A limit that isn't enforced is said in the receipt, never assumed.
+//! - A failed set-up is never mistaken for the program's exit code: they come over different messages, and the
+//!   program has no descriptor of ours.
+//! - After a run nothing is left: no process, mount, control group, namespace, temporary file.
+//!
+//! From the outside in: `engine` (the door's functions) → `run` (one run seen from the caller) → `helper` (between) →
+//! `init` (pid 1 inside, builds the `world`, watches) → `payload` (the last steps before the program).
+
+mod cancel;
+mod cgroup;
+mod collect;
+mod engine;
+mod error;
+mod filter;
+mod helper;
+mod host;
+mod init;
+mod outcome;
+mod payload;
+mod policy;
+mod receipt;
+mod ring;
+mod run;
+mod streams;
+#[allow(unsafe_code)]
+mod sys;
+mod validate;
+mod watchdog;
+mod wire;
+mod world;
+
+pub use cancel::Cancel;
+pub use engine::{Sandbox, Swept, exec, exec_with_helper};
+pub use error::SandboxError;
+pub use outcome::{
+    End, ExecStatus, Limit, Outcome, OutputCap, SkipReason, SkippedEntry, TakenFile, TakenOutput,
+};
+pub use policy::{
+    DEFAULT_ID, DataMount, Identity, Input, Limits, Network, OutputDir, Policy, Require, SeccompProfile, Stdio, Tmpfs,
+};
+pub use receipt::{Enforced, EnforcedLimits, Enforcement, Features, OwnExecutable, Receipt, RootKind};
+pub use ring::Captured;
+pub use streams::StdinBytes;
+
+/// Takes over when this process was started as the helper or the init of a jail; then it never returns.
+///
+/// Call it as the first statement of `main`: before a thread, a runtime or an argument parser exists.
+pub fn jail_entry() {
+    let mut arguments = std::env::args_os().skip(1);
+    if arguments.next().is_none_or(|first| first != "__jail") {
+        return;
+    }
+    match (arguments.next(), arguments.next()) {
+        (Some(stage), Some(how)) if stage == "init" => {
+            init::run(if how == "copy" { OwnExecutable::SealedCopy } else { OwnExecutable::ReadOnlyMount })
+        }
+        _ => helper::run(),
+    }
+}

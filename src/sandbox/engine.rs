@@ -1,0 +1,263 @@
+//! The sandbox itself: where runs are started, and what a crash left is swept.
+
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use fs_err as fs;
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use sha2::{Digest as _, Sha256};
+
+use super::cancel::Cancel;
+use super::cgroup::{Cgroups, Move};
+use super::error::{Doing as _, SandboxError};
+use super::host;
+use super::outcome::{End, ExecStatus, Outcome};
+use super::policy::{Policy, Stdio};
+use super::receipt::Receipt;
+use super::run::{self, Surroundings};
+use super::streams::{StdinBytes, Streams};
+use super::validate;
+
+/// Runs policies. Clones share everything.
+#[derive(Clone, Debug)]
+pub struct Sandbox {
+    shared: Arc<Shared>,
+    helper: PathBuf,
+}
+
+#[derive(Debug)]
+struct Shared {
+    run_dir: PathBuf,
+    names: Names,
+    groups: Cgroups,
+}
+
+/// What a sweep removed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Swept {
+    /// Directories and files of the run directory.
+    pub entries: u64,
+    /// Control groups.
+    pub groups: u64,
+}
+
+/// Names of runs: they say whose they are, so that a sweep never touches a living owner's.
+#[derive(Debug)]
+struct Names {
+    owner: String,
+    next: AtomicU64,
+}
+
+const OWN_EXECUTABLE: &str = "/proc/self/exe";
+const PREFIX: &str = "pantry-run-";
+
+impl Names {
+    fn new(tag: &str) -> Self {
+        let pid = std::process::id();
+        let owner = format!("{PREFIX}{tag}-{pid}-{}", start_time(pid).unwrap_or(0));
+        Self { owner, next: AtomicU64::new(0) }
+    }
+
+    fn next(&self) -> (String, u64) {
+        let turn = self.next.fetch_add(1, Ordering::Relaxed);
+        (format!("{}-{turn}", self.owner), turn)
+    }
+}
+
+/// Whether a name is one of ours whose owner is dead.
+fn abandoned(name: &str) -> bool {
+    let Some(rest) = name.strip_prefix(PREFIX) else { return false };
+    let mut fields = rest.split('-').skip(1);
+    let (Some(Ok(pid)), Some(Ok(born))) = (fields.next().map(str::parse), fields.next().map(str::parse::<u64>)) else {
+        return false;
+    };
+    start_time(pid) != Some(born)
+}
+
+/// When a process was started, in ticks since boot; a later one of the same pid has another.
+fn start_time(pid: u32) -> Option<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, fields) = stat.rsplit_once(')')?;
+    fields.split_ascii_whitespace().nth(19)?.parse().ok()
+}
+
+impl Sandbox {
+    /// Opens the sandbox with a directory of its own, made if missing (mode 0700), and finds out what the host
+    /// offers.
+    ///
+    /// # Errors
+    /// When the kernel is too old, or the directory can't be made or is somebody else's.
+    pub fn new(run_dir: &Path) -> Result<Self, SandboxError> {
+        host::check_kernel(&host::kernel())?;
+        if !run_dir.is_dir() {
+            std::fs::DirBuilder::new().recursive(true).mode(0o700).create(run_dir).doing("make the run directory")?;
+        }
+        let found = fs::symlink_metadata(run_dir).doing("look at the run directory")?;
+        if !found.is_dir() || found.uid() != rustix::process::geteuid().as_raw() {
+            return Err(SandboxError::refused(
+                run_dir.display().to_string(),
+                "it is no directory of ours",
+                "remove it, or start as its owner",
+            ));
+        }
+        let run_dir = run_dir.canonicalize().doing("look at the run directory")?;
+        let tag: String =
+            Sha256::digest(run_dir.as_os_str().as_encoded_bytes()).iter().take(4).map(|byte| format!("{byte:02x}")).collect();
+        let shared = Shared { names: Names::new(&tag), groups: Cgroups::detect(Move::Allowed), run_dir };
+        Ok(Self { shared: Arc::new(shared), helper: PathBuf::from(OWN_EXECUTABLE) })
+    }
+
+    /// Uses another executable as the helper; for tests, whose own executable isn't Pantry.
+    #[must_use]
+    pub fn with_helper(mut self, exe: PathBuf) -> Self {
+        self.helper = exe;
+        self
+    }
+
+    /// The path of the helper's executable, to be given to a jail as an [`Input`](super::Input) when it is to run
+    /// a part of ours on hostile bytes.
+    ///
+    /// Such a jail has an empty root (`root: vec![]`), the executable at, say, `/pantry`, and what it writes to as
+    /// a [`DataMount`](super::DataMount). As root the outside id of the run must own that directory: choose
+    /// `identity.host_base`, give the directory to it before the run, and take it back after.
+    ///
+    /// # Errors
+    /// When the executable was removed or replaced while running.
+    pub fn own_executable(&self) -> Result<PathBuf, SandboxError> {
+        self.helper.canonicalize().doing("find our own executable (it was replaced; restart Pantry)")
+    }
+
+    /// Runs a policy to its end. Blocks: call it from a thread that may.
+    ///
+    /// # Errors
+    /// When the policy is refused, the host can't, a step of the set-up fails, or the output can't be stored. What
+    /// the program does is no error, see [`Outcome::end`].
+    pub fn run(&self, policy: &Policy, stdin: StdinBytes, cancel: &Cancel) -> Result<Outcome, SandboxError> {
+        validate::check(policy)?;
+        let streams = match policy.stdio {
+            Stdio::Captured => Streams::captured(stdin, &policy.limits)?,
+            Stdio::Inherit => Streams::inherited()?,
+        };
+        let (name, turn) = self.shared.names.next();
+        let around = Surroundings {
+            helper: &self.helper,
+            group: self.shared.groups.create(&name, &policy.limits),
+            ids: host::outside_ids(policy.identity, turn),
+            cancel,
+            signals: None,
+        };
+        run::run(policy, streams, around)
+    }
+
+    /// Removes what a crashed predecessor left: entries of the run directory, and control groups of dead owners.
+    ///
+    /// # Errors
+    /// When the run directory can't be read.
+    pub fn sweep(&self) -> Result<Swept, SandboxError> {
+        let mut swept = Swept { groups: self.shared.groups.sweep(abandoned), ..Swept::default() };
+        for entry in fs::read_dir(&self.shared.run_dir).doing("read the run directory")?.flatten() {
+            let is_dir = entry.file_type().is_ok_and(|kind| kind.is_dir());
+            let removed = if is_dir { fs::remove_dir_all(entry.path()) } else { fs::remove_file(entry.path()) };
+            swept.entries += u64::from(removed.is_ok());
+        }
+        Ok(swept)
+    }
+
+    /// Makes a small real run, and gives its receipt if it exits with 0.
+    ///
+    /// # Errors
+    /// Those of [`Sandbox::run`], and [`SandboxError::Probe`] when the program doesn't succeed.
+    pub fn probe(&self, root: Vec<PathBuf>, argv: Vec<String>) -> Result<Receipt, SandboxError> {
+        let mut policy = Policy::new(root, argv);
+        policy.limits.wall_ms = 10_000;
+        let outcome = self.run(&policy, StdinBytes::Empty, &Cancel::new()?)?;
+        if outcome.end == End::Exited(0) { Ok(outcome.receipt) } else { Err(SandboxError::Probe { end: outcome.end }) }
+    }
+}
+
+/// The signals that `exec` passes on.
+const FORWARDED: [Signal; 8] = [
+    Signal::SIGINT,
+    Signal::SIGTERM,
+    Signal::SIGHUP,
+    Signal::SIGQUIT,
+    Signal::SIGUSR1,
+    Signal::SIGUSR2,
+    Signal::SIGALRM,
+    Signal::SIGWINCH,
+];
+
+/// Runs a policy with the caller's own streams, passing signals on; for a process that does nothing else.
+///
+/// Call it while the process has one thread: signals are held back in the calling one only. No server, no state and
+/// no run directory are needed.
+///
+/// # Errors
+/// Those of [`Sandbox::run`].
+pub fn exec(policy: &Policy) -> Result<ExecStatus, SandboxError> {
+    exec_with_helper(policy, Path::new(OWN_EXECUTABLE))
+}
+
+/// [`exec`] with another executable as the helper; for tests.
+///
+/// # Errors
+/// Those of [`Sandbox::run`].
+pub fn exec_with_helper(policy: &Policy, helper: &Path) -> Result<ExecStatus, SandboxError> {
+    host::check_kernel(&host::kernel())?;
+    validate::check(policy)?;
+    let mut mask = SigSet::empty();
+    FORWARDED.into_iter().for_each(|signal| mask.add(signal));
+    let before = mask.thread_swap_mask(nix::sys::signal::SigmaskHow::SIG_BLOCK).doing("hold signals back")?;
+    let signals =
+        SignalFd::with_flags(&mask, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).doing("hold signals back")?;
+    let (name, _) = Names::new("exec").next();
+    let around = Surroundings {
+        helper,
+        group: Cgroups::detect(Move::Never).create(&name, &policy.limits),
+        ids: host::outside_ids(policy.identity, u64::from(std::process::id())),
+        cancel: &Cancel::new()?,
+        signals: Some(&signals),
+    };
+    let mut policy = policy.clone();
+    policy.stdio = Stdio::Inherit;
+    let ran = run::run(&policy, Streams::inherited()?, around);
+    let _restored = before.thread_set_mask();
+    let Outcome { end, receipt, .. } = ran?;
+    Ok(ExecStatus { code: exit_code(end), end, receipt })
+}
+
+fn exit_code(end: End) -> i32 {
+    const KILLED: i32 = 137;
+    match end {
+        End::Exited(code) => code,
+        End::Signaled(signal) => 128 + signal,
+        End::Denied => 128 + nix::libc::SIGSYS,
+        // As `timeout` has it.
+        End::TimedOut => 124,
+        End::Cancelled | End::LimitHit(_) => KILLED,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_tell_living_owners_from_dead_ones() {
+        let (name, _) = Names::new("ab12cd34").next();
+        assert!(!abandoned(&name), "{name} is ours");
+        let pid = std::process::id();
+        assert!(abandoned(&format!("{PREFIX}ab12cd34-{pid}-1-0")), "a pid that was given again");
+        assert!(!abandoned("pantry-server"));
+        assert!(!abandoned("somebody-else-1-2-3"));
+    }
+
+    #[test]
+    fn exit_codes_are_those_of_shells() {
+        assert_eq!(exit_code(End::Exited(3)), 3);
+        assert_eq!(exit_code(End::Signaled(15)), 143);
+    }
+}

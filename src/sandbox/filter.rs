@@ -1,0 +1,26 @@
+//! The system call filter: an allow-list by profile, compiled to one classic BPF program.
+//!
+//! Three answers and no more: allowed (some only with certain arguments), `EPERM` for what is denied by name, and
+//! `ENOSYS` for what is unknown, so that C libraries fall back. A foreign architecture kills the process. Numbers,
+//! families and modes are compared as the 32 bits that the kernel itself looks at (CVE-2019-10063).
+
+mod calls;
+mod program;
+
+use super::policy::SeccompProfile;
+use super::sys::Insn;
+
+/// What varies between the filters of two runs.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Choice {
+    pub(crate) profile: SeccompProfile,
+    /// Calls that change owners answer 0 without acting.
+    pub(crate) emulate_ownership: bool,
+    /// No memory outside address spaces: the watchdog, which samples these, would not see it.
+    pub(crate) deny_memory_files: bool,
+}
+
+/// Compiles the filter.
+pub(crate) fn compile(choice: Choice) -> Vec<Insn> {
+    program::compile(&calls::rules(choice))
+}

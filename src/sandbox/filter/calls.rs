@@ -1,0 +1,356 @@
+//! The lists: which calls there are, which are denied by name, which depend on their arguments.
+//!
+//! Source: what the common container profiles allow (moby's default profile), made narrower as
+//! the security notes say: no kernel surface that an ordinary program doesn't need.
+
+use std::collections::BTreeMap;
+
+use nix::libc;
+
+use super::Choice;
+use super::program::{Action, Check, Rule, Rules};
+use crate::sandbox::policy::SeccompProfile;
+
+const EPERM: Action = Action::Errno(1);
+const ENOSYS: Action = Action::Errno(38);
+
+macro_rules! numbers {
+    ($($name:ident)*) => { &[$(libc::$name),*] };
+}
+
+/// Allowed whatever the arguments.
+const ALLOWED: &[libc::c_long] = numbers! {
+    SYS_read SYS_write SYS_close SYS_fstat SYS_lseek SYS_mmap SYS_mprotect SYS_munmap SYS_brk SYS_rt_sigaction
+    SYS_rt_sigprocmask SYS_rt_sigreturn SYS_pread64 SYS_pwrite64 SYS_readv SYS_writev SYS_sched_yield SYS_mremap
+    SYS_msync SYS_mincore SYS_madvise SYS_shmget SYS_shmat SYS_shmctl SYS_shmdt SYS_dup SYS_dup3 SYS_nanosleep
+    SYS_getitimer SYS_setitimer SYS_getpid SYS_sendfile SYS_connect SYS_accept SYS_accept4 SYS_sendto SYS_recvfrom
+    SYS_sendmsg SYS_recvmsg SYS_sendmmsg SYS_recvmmsg SYS_shutdown SYS_bind SYS_listen SYS_getsockname
+    SYS_getpeername SYS_setsockopt SYS_getsockopt SYS_execve SYS_execveat SYS_exit SYS_exit_group SYS_wait4
+    SYS_waitid SYS_kill SYS_tkill SYS_tgkill SYS_uname SYS_semget SYS_semop SYS_semtimedop SYS_semctl SYS_msgget
+    SYS_msgsnd SYS_msgrcv SYS_msgctl SYS_fcntl SYS_flock SYS_fsync SYS_fdatasync SYS_sync_file_range SYS_truncate
+    SYS_ftruncate SYS_getcwd SYS_chdir SYS_fchdir SYS_mkdirat SYS_unlinkat SYS_renameat2 SYS_linkat SYS_symlinkat
+    SYS_readlinkat SYS_faccessat SYS_faccessat2 SYS_newfstatat SYS_statx SYS_getdents64 SYS_umask SYS_gettimeofday
+    SYS_getrlimit SYS_setrlimit SYS_prlimit64 SYS_getrusage SYS_sysinfo SYS_times SYS_getuid SYS_geteuid SYS_getgid
+    SYS_getegid SYS_getresuid SYS_getresgid SYS_getgroups SYS_setuid SYS_setgid SYS_setreuid SYS_setregid
+    SYS_setresuid SYS_setresgid SYS_setgroups SYS_setfsuid SYS_setfsgid SYS_setpgid SYS_getpgid SYS_getppid
+    SYS_setsid SYS_getsid SYS_capget SYS_capset SYS_rt_sigpending SYS_rt_sigtimedwait SYS_rt_sigqueueinfo
+    SYS_rt_tgsigqueueinfo SYS_rt_sigsuspend SYS_sigaltstack SYS_statfs SYS_fstatfs SYS_getpriority SYS_setpriority
+    SYS_sched_setparam SYS_sched_getparam SYS_sched_setscheduler SYS_sched_getscheduler SYS_sched_get_priority_max
+    SYS_sched_get_priority_min SYS_sched_rr_get_interval SYS_sched_setaffinity SYS_sched_getaffinity
+    SYS_sched_setattr SYS_sched_getattr SYS_mlock SYS_munlock SYS_mlockall SYS_munlockall SYS_mlock2 SYS_prctl
+    SYS_sync SYS_syncfs SYS_gettid SYS_readahead SYS_setxattr SYS_lsetxattr SYS_fsetxattr SYS_getxattr
+    SYS_lgetxattr SYS_fgetxattr SYS_listxattr SYS_llistxattr SYS_flistxattr SYS_removexattr SYS_lremovexattr
+    SYS_fremovexattr SYS_futex SYS_set_robust_list SYS_get_robust_list SYS_set_tid_address SYS_restart_syscall
+    SYS_fadvise64 SYS_timer_create SYS_timer_settime SYS_timer_gettime SYS_timer_getoverrun SYS_timer_delete
+    SYS_clock_gettime SYS_clock_getres SYS_clock_nanosleep SYS_epoll_create1 SYS_epoll_ctl SYS_epoll_pwait
+    SYS_epoll_pwait2 SYS_utimensat SYS_mq_open SYS_mq_unlink SYS_mq_timedsend SYS_mq_timedreceive SYS_mq_notify
+    SYS_mq_getsetattr SYS_ioprio_set SYS_ioprio_get SYS_inotify_init1 SYS_inotify_add_watch SYS_inotify_rm_watch
+    SYS_pselect6 SYS_ppoll SYS_splice SYS_tee SYS_vmsplice SYS_signalfd4 SYS_timerfd_create SYS_timerfd_settime
+    SYS_timerfd_gettime SYS_eventfd2 SYS_fallocate SYS_pipe2 SYS_preadv SYS_pwritev SYS_preadv2 SYS_pwritev2
+    SYS_getcpu SYS_getrandom SYS_membarrier SYS_copy_file_range SYS_pkey_mprotect SYS_pkey_alloc SYS_pkey_free
+    SYS_rseq SYS_pidfd_send_signal SYS_pidfd_open SYS_close_range SYS_process_mrelease SYS_futex_waitv
+    SYS_landlock_create_ruleset SYS_landlock_add_rule SYS_landlock_restrict_self SYS_seccomp SYS_io_setup
+    SYS_io_destroy SYS_io_getevents SYS_io_submit SYS_io_cancel
+};
+
+/// The older forms that only this architecture has.
+#[cfg(target_arch = "x86_64")]
+const ALLOWED_OLD: &[libc::c_long] = numbers! {
+    SYS_stat SYS_lstat SYS_poll SYS_access SYS_pipe SYS_select SYS_dup2 SYS_pause SYS_alarm SYS_fork SYS_vfork
+    SYS_getdents SYS_rename SYS_mkdir SYS_rmdir SYS_link SYS_unlink SYS_symlink SYS_readlink SYS_getpgrp SYS_utime
+    SYS_arch_prctl SYS_time SYS_epoll_create SYS_epoll_ctl_old SYS_epoll_wait SYS_inotify_init SYS_utimes
+    SYS_futimesat SYS_signalfd SYS_eventfd SYS_renameat
+};
+#[cfg(not(target_arch = "x86_64"))]
+const ALLOWED_OLD: &[libc::c_long] = numbers! { SYS_renameat };
+
+/// Denied by name, so that people see "not permitted" rather than "not there".
+const DENIED: &[libc::c_long] = numbers! {
+    SYS_unshare SYS_setns SYS_mount SYS_umount2 SYS_pivot_root SYS_chroot SYS_fsopen SYS_fsconfig SYS_fsmount
+    SYS_fspick SYS_move_mount SYS_open_tree SYS_mount_setattr SYS_ptrace SYS_process_vm_readv SYS_process_vm_writev
+    SYS_process_madvise SYS_pidfd_getfd SYS_kcmp SYS_io_uring_setup SYS_io_uring_enter SYS_io_uring_register
+    SYS_keyctl SYS_add_key SYS_request_key SYS_bpf SYS_perf_event_open SYS_userfaultfd SYS_fanotify_init
+    SYS_fanotify_mark SYS_kexec_load SYS_kexec_file_load SYS_syslog SYS_open_by_handle_at SYS_name_to_handle_at
+    SYS_init_module SYS_finit_module SYS_delete_module SYS_reboot SYS_swapon SYS_swapoff SYS_acct SYS_quotactl
+    SYS_quotactl_fd SYS_sethostname SYS_setdomainname SYS_settimeofday SYS_clock_settime SYS_adjtimex
+    SYS_clock_adjtime SYS_vhangup SYS_mbind SYS_set_mempolicy SYS_get_mempolicy SYS_migrate_pages SYS_move_pages
+    SYS_lookup_dcookie SYS_nfsservctl SYS_memfd_secret
+};
+#[cfg(target_arch = "x86_64")]
+const DENIED_OLD: &[libc::c_long] = numbers! { SYS_iopl SYS_ioperm SYS_modify_ldt SYS_uselib SYS_ustat SYS_sysfs SYS__sysctl };
+#[cfg(not(target_arch = "x86_64"))]
+const DENIED_OLD: &[libc::c_long] = &[];
+
+/// Calls that change who owns a file or who a process is, for which one id leaves no room.
+const OWNERSHIP: &[libc::c_long] = numbers! {
+    SYS_fchown SYS_fchownat SYS_setuid SYS_setgid SYS_setreuid SYS_setregid SYS_setresuid SYS_setresgid
+    SYS_setgroups
+};
+#[cfg(target_arch = "x86_64")]
+const OWNERSHIP_OLD: &[libc::c_long] = numbers! { SYS_chown SYS_lchown };
+#[cfg(not(target_arch = "x86_64"))]
+const OWNERSHIP_OLD: &[libc::c_long] = &[];
+
+fn check(argument: u8, mask: u32, equals: u32) -> Check {
+    Check { argument, mask, equals }
+}
+
+fn exactly(argument: u8, value: i32) -> Check {
+    check(argument, u32::MAX, value.cast_unsigned())
+}
+
+fn bits(argument: u8, bits: u32) -> Check {
+    check(argument, bits, bits)
+}
+
+fn deny_when(clauses: Vec<Vec<Check>>) -> Rule {
+    Rule { clauses: clauses.into_iter().map(|checks| (checks, EPERM)).collect(), otherwise: Action::Allow }
+}
+
+fn allow_when(clauses: Vec<Vec<Check>>) -> Rule {
+    Rule { clauses: clauses.into_iter().map(|checks| (checks, Action::Allow)).collect(), otherwise: EPERM }
+}
+
+/// No setuid and no setgid bit in the mode at `argument`.
+fn plain_mode(argument: u8) -> Rule {
+    deny_when(vec![vec![bits(argument, 0o4000)], vec![bits(argument, 0o2000)]])
+}
+
+/// The same for opens, where the mode counts only if a file is made.
+fn plain_open(flags: u8, mode: u8) -> Rule {
+    // The bit of O_TMPFILE that O_DIRECTORY doesn't share.
+    let tmpfile = (libc::O_TMPFILE & !libc::O_DIRECTORY).cast_unsigned();
+    let creat = libc::O_CREAT.cast_unsigned();
+    let mut clauses = Vec::new();
+    for making in [creat, tmpfile] {
+        for special in [0o4000, 0o2000] {
+            clauses.push(vec![bits(flags, making), bits(mode, special)]);
+        }
+    }
+    deny_when(clauses)
+}
+
+/// UNIX, and the internet families with the protocols that every program uses: others (SMC, SCTP …) load kernel
+/// code that none needs. Routing netlink, by which C libraries list addresses.
+fn sockets() -> Rule {
+    let mut clauses = vec![vec![exactly(0, libc::AF_UNIX)]];
+    for family in [libc::AF_INET, libc::AF_INET6] {
+        for protocol in [0, libc::IPPROTO_TCP, libc::IPPROTO_UDP, libc::IPPROTO_ICMP, libc::IPPROTO_ICMPV6] {
+            clauses.push(vec![exactly(0, family), exactly(2, protocol)]);
+        }
+    }
+    clauses.push(vec![exactly(0, libc::AF_NETLINK), exactly(2, libc::NETLINK_ROUTE)]);
+    allow_when(clauses)
+}
+
+fn terminal_controls() -> Rule {
+    // Keystrokes pushed into a terminal (TIOCSTI, TIOCLINUX) and line disciplines (TIOCSETD).
+    deny_when([0x5412, 0x541C, 0x5423].map(|request| vec![exactly(1, request)]).to_vec())
+}
+
+fn clone_without_namespaces() -> Rule {
+    let namespaces = [
+        libc::CLONE_NEWNS,
+        libc::CLONE_NEWCGROUP,
+        libc::CLONE_NEWUTS,
+        libc::CLONE_NEWIPC,
+        libc::CLONE_NEWUSER,
+        libc::CLONE_NEWPID,
+        libc::CLONE_NEWNET,
+    ];
+    deny_when(namespaces.map(|flag| vec![bits(0, flag.cast_unsigned())]).to_vec())
+}
+
+fn common_personalities() -> Rule {
+    allow_when([0, 0x8, 0x2_0000, 0x2_0008, -1].map(|value| vec![exactly(0, value)]).to_vec())
+}
+
+/// Makes the table for one choice.
+pub(crate) fn rules(choice: Choice) -> Rules {
+    let mut by_number = BTreeMap::new();
+    let mut put = |number: libc::c_long, rule: Rule| {
+        let number = u32::try_from(number).expect("invariant: call numbers are small and positive");
+        by_number.insert(number, rule);
+    };
+    for number in ALLOWED.iter().chain(ALLOWED_OLD).chain(OWNERSHIP).chain(OWNERSHIP_OLD) {
+        put(*number, Rule::always(Action::Allow));
+    }
+    for number in DENIED.iter().chain(DENIED_OLD) {
+        put(*number, Rule::always(EPERM));
+    }
+    put(libc::SYS_socket, sockets());
+    put(libc::SYS_socketpair, sockets());
+    put(libc::SYS_ioctl, terminal_controls());
+    put(libc::SYS_clone, clone_without_namespaces());
+    // Its flags are behind a pointer; C libraries fall back to clone.
+    put(libc::SYS_clone3, Rule::always(ENOSYS));
+    put(libc::SYS_personality, common_personalities());
+    put(libc::SYS_fchmod, plain_mode(1));
+    put(libc::SYS_fchmodat, plain_mode(2));
+    put(SYS_FCHMODAT2, plain_mode(2));
+    put(libc::SYS_mknodat, plain_mode(2));
+    put(libc::SYS_openat, plain_open(2, 3));
+    #[cfg(target_arch = "x86_64")]
+    {
+        put(libc::SYS_chmod, plain_mode(1));
+        put(libc::SYS_mknod, plain_mode(1));
+        put(libc::SYS_creat, plain_mode(1));
+        put(libc::SYS_open, plain_open(1, 2));
+    }
+    // Its mode is behind a pointer, so only programs of ours have it.
+    let openat2 = if choice.profile == SeccompProfile::Helper { Action::Allow } else { ENOSYS };
+    put(libc::SYS_openat2, Rule::always(openat2));
+    let memfd = if choice.deny_memory_files { ENOSYS } else { Action::Allow };
+    put(libc::SYS_memfd_create, Rule::always(memfd));
+    if choice.emulate_ownership {
+        for number in OWNERSHIP.iter().chain(OWNERSHIP_OLD) {
+            put(*number, Rule::always(Action::Errno(0)));
+        }
+    }
+    Rules { by_number, unknown: ENOSYS }
+}
+
+/// Newer than the C library's headers on some hosts.
+const SYS_FCHMODAT2: libc::c_long = 452;
+
+#[cfg(test)]
+mod tests {
+    use super::super::program::{ARCHITECTURE, FOREIGN_NUMBERS, compile, interpret};
+    use super::*;
+
+    const TEST: Choice =
+        Choice { profile: SeccompProfile::Test, emulate_ownership: false, deny_memory_files: false };
+
+    fn answer(choice: Choice, number: libc::c_long, arguments: &[u64]) -> u32 {
+        let mut all = [0; 6];
+        all[..arguments.len()].copy_from_slice(arguments);
+        let program = compile(&rules(choice));
+        interpret(&program, ARCHITECTURE, u32::try_from(number).unwrap_or(u32::MAX), all)
+    }
+
+    fn allowed(number: libc::c_long, arguments: &[u64]) -> bool {
+        answer(TEST, number, arguments) == Action::Allow.value()
+    }
+
+    #[test]
+    fn the_program_says_what_the_table_says_for_every_number() {
+        for emulate_ownership in [false, true] {
+            let table = rules(Choice { emulate_ownership, ..TEST });
+            let program = compile(&table);
+            assert!(program.len() < 4096, "the kernel takes at most 4,096 instructions, not {}", program.len());
+            for number in 0..1000 {
+                let expected = match table.by_number.get(&number) {
+                    // A call with all arguments 0 fits no clause but those that ask for 0.
+                    Some(rule) => rule
+                        .clauses
+                        .iter()
+                        .find(|(checks, _)| checks.iter().all(|check| check.equals == 0))
+                        .map_or(rule.otherwise, |(_, action)| *action),
+                    None => ENOSYS,
+                };
+                assert_eq!(interpret(&program, ARCHITECTURE, number, [0; 6]), expected.value(), "call {number}");
+            }
+        }
+    }
+
+    #[test]
+    fn foreign_architectures_and_x32_die() {
+        let program = compile(&rules(TEST));
+        assert_eq!(interpret(&program, 0x4000_0003, 1, [0; 6]), Action::Kill.value());
+        assert_eq!(interpret(&program, ARCHITECTURE, FOREIGN_NUMBERS | 1, [0; 6]), Action::Kill.value());
+        assert_eq!(interpret(&program, ARCHITECTURE, u32::MAX, [0; 6]), Action::Kill.value());
+    }
+
+    #[test]
+    fn socket_families_are_few_and_compared_in_32_bits() {
+        for (family, kind, protocol, expected) in [
+            (1, 1, 0, true),
+            (2, 1, 6, true),
+            (2, 2, 17, true),
+            (10, 1, 0, true),
+            (16, 3, 0, true),
+            (16, 3, 9, false),
+            (16, 3, 6, false),
+            (16, 3, 12, false),
+            (2, 5, 132, false),
+            (2, 1, 256, false),
+            (38, 5, 0, false),
+            (40, 1, 0, false),
+            (17, 3, 0, false),
+            (15, 3, 0, false),
+            ((1 << 32) | 40, 1, 0, false),
+            ((1 << 32) | 1, 1, 0, true),
+        ] {
+            assert_eq!(allowed(libc::SYS_socket, &[family, kind, protocol]), expected, "{family} {kind} {protocol}");
+        }
+    }
+
+    #[test]
+    fn terminal_injection_is_denied_also_with_high_bits() {
+        assert!(allowed(libc::SYS_ioctl, &[0, 0x5401]));
+        for request in [0x5412, 0x541C, 0x5423, (7 << 32) | 0x5412] {
+            assert!(!allowed(libc::SYS_ioctl, &[0, request]), "{request:#x}");
+        }
+    }
+
+    #[test]
+    fn clone_makes_threads_but_no_namespaces() {
+        assert!(allowed(libc::SYS_clone, &[0x003d_0f00]));
+        for flag in [0x2_0000_u64, 0x0200_0000, 0x0400_0000, 0x0800_0000, 0x1000_0000, 0x2000_0000, 0x4000_0000] {
+            assert!(!allowed(libc::SYS_clone, &[flag | 17]), "{flag:#x}");
+        }
+        assert_eq!(answer(TEST, libc::SYS_clone3, &[]), ENOSYS.value());
+    }
+
+    #[test]
+    fn setuid_bits_are_denied_where_a_mode_counts() {
+        assert!(allowed(libc::SYS_fchmodat, &[0, 0, 0o755]));
+        assert!(!allowed(libc::SYS_fchmodat, &[0, 0, 0o4755]));
+        assert!(!allowed(libc::SYS_fchmod, &[0, 0o2755]));
+        let creat = u64::from(libc::O_CREAT.cast_unsigned());
+        let tmpfile = u64::from(libc::O_TMPFILE.cast_unsigned());
+        assert!(!allowed(libc::SYS_openat, &[0, 0, creat, 0o4755]));
+        assert!(!allowed(libc::SYS_openat, &[0, 0, tmpfile, 0o2755]));
+        assert!(allowed(libc::SYS_openat, &[0, 0, creat, 0o755]));
+        // Without O_CREAT the mode is whatever the register holds; O_DIRECTORY is part of O_TMPFILE.
+        assert!(allowed(libc::SYS_openat, &[0, 0, u64::from(libc::O_DIRECTORY.cast_unsigned()), 0o7777]));
+    }
+
+    #[test]
+    fn kernel_surface_is_denied_by_name_and_the_unknown_is_absent() {
+        for number in [
+            libc::SYS_unshare,
+            libc::SYS_mount,
+            libc::SYS_ptrace,
+            libc::SYS_io_uring_setup,
+            libc::SYS_keyctl,
+            libc::SYS_bpf,
+            libc::SYS_userfaultfd,
+            libc::SYS_open_by_handle_at,
+            libc::SYS_pidfd_getfd,
+        ] {
+            assert_eq!(answer(TEST, number, &[]), EPERM.value(), "call {number}");
+        }
+        assert_eq!(answer(TEST, 999, &[]), ENOSYS.value());
+        assert_eq!(answer(TEST, libc::SYS_openat2, &[]), ENOSYS.value());
+    }
+
+    #[test]
+    fn choices_change_only_what_they_name() {
+        let emulating = Choice { emulate_ownership: true, ..TEST };
+        assert_eq!(answer(emulating, libc::SYS_fchownat, &[]), Action::Errno(0).value());
+        assert_eq!(answer(TEST, libc::SYS_fchownat, &[]), Action::Allow.value());
+        let watched = Choice { deny_memory_files: true, ..TEST };
+        assert_eq!(answer(watched, libc::SYS_memfd_create, &[]), ENOSYS.value());
+        let helper = Choice { profile: SeccompProfile::Helper, ..TEST };
+        assert_eq!(answer(helper, libc::SYS_openat2, &[]), Action::Allow.value());
+    }
+
+    #[test]
+    fn no_call_is_in_two_lists() {
+        let mut seen = std::collections::BTreeSet::new();
+        for number in ALLOWED.iter().chain(ALLOWED_OLD).chain(DENIED).chain(DENIED_OLD) {
+            assert!(seen.insert(number), "call {number} is listed twice");
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! From rules to instructions: a binary search over the call's number, then checks of arguments.
+
+use nix::libc;
+
+use crate::sandbox::sys::Insn;
+
+/// What the kernel does with a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Action {
+    Allow,
+    /// Answers this error number without acting; 0 is success.
+    Errno(u16),
+    Kill,
+}
+
+impl Action {
+    pub(crate) fn value(self) -> u32 {
+        match self {
+            Self::Allow => libc::SECCOMP_RET_ALLOW,
+            Self::Errno(errno) => libc::SECCOMP_RET_ERRNO | u32::from(errno),
+            Self::Kill => libc::SECCOMP_RET_KILL_PROCESS,
+        }
+    }
+}
+
+/// Holds when the low 32 bits of an argument, masked, are this value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Check {
+    pub(crate) argument: u8,
+    pub(crate) mask: u32,
+    pub(crate) equals: u32,
+}
+
+/// What is done with one call: the action of the first clause whose checks all hold, else the last one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Rule {
+    pub(crate) clauses: Vec<(Vec<Check>, Action)>,
+    pub(crate) otherwise: Action,
+}
+
+impl Rule {
+    pub(crate) fn always(action: Action) -> Self {
+        Self { clauses: Vec::new(), otherwise: action }
+    }
+}
+
+/// The rules by call number, and what happens to every other number.
+#[derive(Clone, Debug)]
+pub(crate) struct Rules {
+    pub(crate) by_number: std::collections::BTreeMap<u32, Rule>,
+    pub(crate) unknown: Action,
+}
+
+#[cfg(target_arch = "x86_64")]
+pub(crate) const ARCHITECTURE: u32 = 0xC000_003E;
+#[cfg(target_arch = "aarch64")]
+pub(crate) const ARCHITECTURE: u32 = 0xC000_00B7;
+/// From here on numbers belong to x32, which shares the architecture's token; elsewhere they are invalid.
+pub(crate) const FOREIGN_NUMBERS: u32 = 0x4000_0000;
+
+const LOAD_WORD: u16 = 0x20;
+const AND: u16 = 0x54;
+const JUMP: u16 = 0x05;
+const JUMP_EQUAL: u16 = 0x15;
+const JUMP_GREATER_EQUAL: u16 = 0x35;
+const RETURN: u16 = 0x06;
+
+const OFFSET_NUMBER: u32 = 0;
+const OFFSET_ARCHITECTURE: u32 = 4;
+const OFFSET_ARGUMENTS: u32 = 16;
+
+fn plain(code: u16, k: u32) -> Insn {
+    Insn { code, jt: 0, jf: 0, k }
+}
+
+fn branch(code: u16, k: u32, jt: u8, jf: u8) -> Insn {
+    Insn { code, jt, jf, k }
+}
+
+/// Compiles the rules.
+pub(crate) fn compile(rules: &Rules) -> Vec<Insn> {
+    let kill = plain(RETURN, Action::Kill.value());
+    let mut out = vec![
+        plain(LOAD_WORD, OFFSET_ARCHITECTURE),
+        branch(JUMP_EQUAL, ARCHITECTURE, 1, 0),
+        kill,
+        plain(LOAD_WORD, OFFSET_NUMBER),
+        branch(JUMP_GREATER_EQUAL, FOREIGN_NUMBERS, 0, 1),
+        kill,
+    ];
+    tree(&segments(rules), &mut out);
+    out
+}
+
+/// Splits all numbers into runs that share a rule: each begins at its number and ends where the next begins.
+fn segments(rules: &Rules) -> Vec<(u32, Rule)> {
+    let unknown = Rule::always(rules.unknown);
+    let mut out: Vec<(u32, Rule)> = vec![(0, unknown.clone())];
+    let mut put = |start: u32, rule: &Rule| match out.last_mut() {
+        Some((last, slot)) if *last == start => *slot = rule.clone(),
+        Some((_, slot)) if slot == rule => {}
+        _ => out.push((start, rule.clone())),
+    };
+    for (number, rule) in &rules.by_number {
+        put(*number, rule);
+        put(number + 1, &unknown);
+    }
+    // A replaced start can leave two equal neighbours.
+    out.dedup_by(|later, earlier| later.1 == earlier.1);
+    out
+}
+
+fn tree(segments: &[(u32, Rule)], out: &mut Vec<Insn>) {
+    let [_, .., _] = segments else {
+        if let Some((_, rule)) = segments.first() {
+            leaf(rule, out);
+        }
+        return;
+    };
+    let (left, right) = segments.split_at(segments.len() / 2);
+    out.push(branch(JUMP_GREATER_EQUAL, right[0].0, 0, 1));
+    let over = out.len();
+    out.push(plain(JUMP, 0));
+    tree(left, out);
+    out[over].k = distance(over, out.len());
+    tree(right, out);
+}
+
+fn leaf(rule: &Rule, out: &mut Vec<Insn>) {
+    for (checks, action) in &rule.clauses {
+        let mut misses = Vec::new();
+        for check in checks {
+            out.push(plain(LOAD_WORD, OFFSET_ARGUMENTS + 8 * u32::from(check.argument)));
+            out.push(plain(AND, check.mask));
+            out.push(branch(JUMP_EQUAL, check.equals, 1, 0));
+            misses.push(out.len());
+            out.push(plain(JUMP, 0));
+        }
+        out.push(plain(RETURN, action.value()));
+        for miss in misses {
+            out[miss].k = distance(miss, out.len());
+        }
+    }
+    out.push(plain(RETURN, rule.otherwise.value()));
+}
+
+/// The operand of the jump at `from` that lands on `to`.
+fn distance(from: usize, to: usize) -> u32 {
+    u32::try_from(to - from - 1).expect("invariant: a filter has fewer than 4,096 instructions")
+}
+
+/// A small interpreter of these programs: what the kernel would answer.
+#[cfg(test)]
+pub(crate) fn interpret(program: &[Insn], architecture: u32, number: u32, arguments: [u64; 6]) -> u32 {
+    let mut accumulator = 0;
+    let mut at = 0;
+    loop {
+        let insn = program[at];
+        at += 1;
+        match insn.code {
+            LOAD_WORD => {
+                accumulator = match insn.k {
+                    OFFSET_NUMBER => number,
+                    OFFSET_ARCHITECTURE => architecture,
+                    offset => {
+                        let index = (offset - OFFSET_ARGUMENTS) as usize;
+                        assert_eq!(index % 8, 0, "only low words are loaded");
+                        u32::try_from(arguments[index / 8] & 0xffff_ffff).unwrap_or(0)
+                    }
+                }
+            }
+            AND => accumulator &= insn.k,
+            JUMP => at += insn.k as usize,
+            JUMP_EQUAL => at += usize::from(if accumulator == insn.k { insn.jt } else { insn.jf }),
+            JUMP_GREATER_EQUAL => at += usize::from(if accumulator >= insn.k { insn.jt } else { insn.jf }),
+            RETURN => return insn.k,
+            other => panic!("instruction {other:#x} is not one of ours"),
+        }
+    }
+}

@@ -1,0 +1,298 @@
+//! `pantry __jail`: the small single-threaded process between the caller and a run.
+//!
+//! It gets the policy over the control socket, makes the init in its new namespaces, writes the id maps, and waits.
+//! When the control socket ends — the caller is dead — it kills the init and with it everything inside.
+//! (A parent-death signal would fire when the caller's *thread* ends, so it is used from here on only.)
+
+use std::ffi::CString;
+use std::io::{Read as _, Write as _};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use fs_err as fs;
+use nix::libc;
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::{MemfdFlags, SealFlags};
+use rustix::io::Errno;
+use rustix::mount::OpenTreeFlags;
+use rustix::process::{Signal, WaitOptions, pidfd_send_signal, waitpid};
+use rustix::thread::CapabilitySet;
+
+use super::error::{Fault, Step};
+use super::policy::Network;
+use super::sys::{self, Cloned};
+use super::wire::{self, FromHelper, FromInit, GO, Launch};
+
+/// Exit code of a helper that could not even say what went wrong.
+const LOST: i32 = 125;
+
+/// Descriptors of the init, by number.
+pub(crate) const FD_STATUS: i32 = 3;
+pub(crate) const FD_LAUNCH: i32 = 4;
+pub(crate) const FD_SYNC: i32 = 5;
+/// Where copies are put out of the way of these.
+const FD_HIGH: i32 = 32;
+
+/// Whether the order has a cgroup to be born in as its last descriptor.
+#[derive(Debug, serde::Serialize, serde::Deserialize)]
+pub(crate) struct Order {
+    pub(crate) into_cgroup: bool,
+}
+
+/// Runs the helper; never returns.
+pub(crate) fn run() -> ! {
+    let Ok(control) = sys::take_inherited(0) else { sys::exit(LOST) };
+    if sys::close_from(3).is_err() {
+        sys::exit(LOST);
+    }
+    match serve(&control) {
+        Ok(()) => sys::exit(0),
+        Err(fault) => {
+            let told = wire::send_message(&control, &FromHelper::Failed(fault), &[]);
+            sys::exit(if told.is_ok() { 0 } else { LOST });
+        }
+    }
+}
+
+struct Given {
+    launch: OwnedFd,
+    status: OwnedFd,
+    stdio: [OwnedFd; 3],
+    cgroup: Option<OwnedFd>,
+}
+
+fn serve(control: &OwnedFd) -> Result<(), Fault> {
+    // Signals of the caller's terminal are for the caller, which forwards them.
+    let _already_leader = rustix::process::setsid();
+    rustix::process::chdir("/").step("leave the caller's directory")?;
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
+    let (order, fds) =
+        wire::receive_message::<Order>(control).step("receive the order")?.ok_or_else(|| lost("receive the order"))?;
+    let mut fds = fds.into_iter();
+    let mut next = || fds.next().ok_or_else(|| lost("receive the order's descriptors"));
+    let given = Given {
+        launch: next()?,
+        status: next()?,
+        stdio: [next()?, next()?, next()?],
+        cgroup: if order.into_cgroup { Some(next()?) } else { None },
+    };
+    let launch = read_launch(&given.launch)?;
+    let (sync_read, sync_write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).step("make a pipe")?;
+    let (cloned, in_cgroup) = clone(&launch, given.cgroup.as_ref())?;
+    let (pid, pidfd) = match cloned {
+        Cloned::Child => become_init(given, sync_read, sync_write),
+        Cloned::Parent { pid, pidfd } => (pid, pidfd),
+    };
+    drop((given, sync_read));
+    let result = release(control, &launch, pid, in_cgroup, &pidfd, sync_write.as_fd());
+    if result.is_err() {
+        let _gone = pidfd_send_signal(&pidfd, Signal::KILL);
+    } else {
+        watch(control, &pidfd);
+    }
+    let _reaped = rustix::io::retry_on_intr(|| waitpid(rustix::process::Pid::from_raw(pid), WaitOptions::empty()));
+    result
+}
+
+fn lost(step: &str) -> Fault {
+    Fault { step: step.to_owned(), errno: libc::EPROTO }
+}
+
+pub(crate) fn read_launch(file: &OwnedFd) -> Result<Launch, Fault> {
+    let size = rustix::fs::fstat(file).step("read the policy")?.st_size;
+    let mut bytes = vec![0; usize::try_from(size).unwrap_or(0)];
+    let mut filled = 0;
+    while filled < bytes.len() {
+        let read = rustix::io::pread(file, &mut bytes[filled..], filled as u64).step("read the policy")?;
+        if read == 0 {
+            return Err(lost("read the policy"));
+        }
+        filled += read;
+    }
+    serde_json::from_slice(&bytes).map_err(|_| lost("understand the policy"))
+}
+
+fn clone(launch: &Launch, cgroup: Option<&OwnedFd>) -> Result<(Cloned, bool), Fault> {
+    let mut flags =
+        libc::CLONE_NEWUSER | libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
+    if launch.policy.network == Network::None {
+        flags |= libc::CLONE_NEWNET;
+    }
+    let flags = u64::from(flags.cast_unsigned());
+    if cgroup.is_some() {
+        match sys::spawn_in_namespaces(flags, cgroup.map(AsFd::as_fd)) {
+            // Not allowed or not there: the caller moves the init by its pid instead.
+            Err(Errno::ACCESS | Errno::PERM | Errno::INVAL | Errno::OPNOTSUPP | Errno::BUSY) => {}
+            other => return other.step("clone3").map(|cloned| (cloned, true)),
+        }
+    }
+    sys::spawn_in_namespaces(flags, None).step("clone3").map(|cloned| (cloned, false))
+}
+
+fn release(
+    control: &OwnedFd,
+    launch: &Launch,
+    pid: i32,
+    in_cgroup: bool,
+    pidfd: &OwnedFd,
+    sync: impl AsFd,
+) -> Result<(), Fault> {
+    wire::send_message(control, &FromHelper::Cloned { pid, in_cgroup }, &[pidfd.as_fd()]).step("tell the pid")?;
+    let (answer, _) = wire::receive(control).step("wait for the go-ahead")?;
+    if answer != GO {
+        return Err(lost("wait for the go-ahead"));
+    }
+    if !launch.as_root {
+        write_map(pid, "setgroups", "deny")?;
+    }
+    let identity = &launch.policy.identity;
+    write_map(pid, "gid_map", &format!("{} {} 1", identity.gid, launch.host_gid))?;
+    write_map(pid, "uid_map", &format!("{} {} 1", identity.uid, launch.host_uid))?;
+    rustix::io::write(sync, &[1]).step("release the init").map(|_| ())
+}
+
+fn write_map(pid: i32, name: &str, value: &str) -> Result<(), Fault> {
+    let path = PathBuf::from(format!("/proc/{pid}/{name}"));
+    fs::OpenOptions::new().write(true).open(&path).and_then(|mut file| file.write_all(value.as_bytes())).map_err(
+        |error| Fault { step: format!("write the id map {name}"), errno: error.raw_os_error().unwrap_or(libc::EIO) },
+    )
+}
+
+/// Waits for the end of the init; kills it when the caller is gone.
+fn watch(control: &OwnedFd, pidfd: &OwnedFd) {
+    loop {
+        let mut fds =
+            [PollFd::new(pidfd, PollFlags::IN), PollFd::new(control, PollFlags::IN)];
+        match poll(&mut fds, None) {
+            Ok(_) => {}
+            Err(Errno::INTR) => continue,
+            Err(_) => break,
+        }
+        if !fds[0].revents().is_empty() {
+            return;
+        }
+        // The caller says nothing more after the go-ahead: whatever comes is its end.
+        if !fds[1].revents().is_empty() {
+            break;
+        }
+    }
+    let _gone = pidfd_send_signal(pidfd, Signal::KILL);
+}
+
+/// Continues as the init: waits for the maps, then executes this program once more from where nobody can write it.
+fn become_init(given: Given, sync_read: OwnedFd, sync_write: OwnedFd) -> ! {
+    // A held write end would hide the helper's death.
+    drop(sync_write);
+    let Ok(status) = rustix::io::fcntl_dupfd_cloexec(&given.status, FD_HIGH) else { sys::exit(LOST) };
+    let fault = match execute_protected(given, sync_read) {
+        Ok(never) => match never {},
+        Err(fault) => fault,
+    };
+    let told = wire::send_message(&status, &FromInit::Failed(fault), &[]);
+    sys::exit(if told.is_ok() { 0 } else { LOST });
+}
+
+fn execute_protected(given: Given, sync: OwnedFd) -> Result<std::convert::Infallible, Fault> {
+    let [stdin, stdout, stderr] = given.stdio;
+    let mut moved = Vec::new();
+    for fd in [stdin, stdout, stderr, given.status, given.launch, sync] {
+        moved.push(rustix::io::fcntl_dupfd_cloexec(&fd, FD_HIGH).step("arrange descriptors")?);
+        // Its number may be one of ours, owned by a copy of the helper's variables; it is replaced below.
+        std::mem::forget(fd);
+    }
+    for (number, fd) in (0..).zip(moved) {
+        sys::place(fd, number).step("arrange descriptors")?;
+    }
+    let mut byte = [0; 1];
+    let sync = rustix::io::fcntl_dupfd_cloexec(
+        sys::take_inherited(FD_SYNC).step("arrange descriptors")?,
+        FD_HIGH,
+    )
+    .step("arrange descriptors")?;
+    if rustix::io::retry_on_intr(|| rustix::io::read(&sync, &mut byte)).step("wait for the id maps")? != 1 {
+        // The helper is gone, and with it everybody who could be told.
+        sys::exit(LOST);
+    }
+    sys::place(sync, FD_SYNC).step("arrange descriptors")?;
+    keep_capabilities_over_exec()?;
+    let (program, how) = match read_only_self() {
+        Ok(program) => (program, c"mount"),
+        Err(_) => (sealed_self()?, c"copy"),
+    };
+    let arguments = [c"pantry", c"__jail", c"init", how];
+    let environment: [&std::ffi::CStr; 0] = [];
+    nix::unistd::execveat(&program, c"", &arguments, &environment, nix::fcntl::AtFlags::AT_EMPTY_PATH)
+        .step("execute the init")
+}
+
+/// The id inside is rarely 0, and only 0 keeps its capabilities over an exec by itself.
+fn keep_capabilities_over_exec() -> Result<(), Fault> {
+    let mut sets = rustix::thread::capabilities(None).step("read capabilities")?;
+    sets.inheritable = sets.permitted;
+    rustix::thread::set_capabilities(None, sets).step("keep capabilities")?;
+    for bit in 0..63 {
+        let one = CapabilitySet::from_bits_retain(1 << bit);
+        if sets.permitted.contains(one) {
+            rustix::thread::configure_capability_in_ambient_set(one, true).step("keep capabilities")?;
+        }
+    }
+    Ok(())
+}
+
+/// A read-only detached mount of our own executable: reopening it for writing fails for everybody (CVE-2019-5736).
+fn read_only_self() -> Result<OwnedFd, Fault> {
+    let step = "protect our own executable";
+    let path = fs::read_link("/proc/self/exe").map_err(|_| lost(step))?;
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    // By path: the mount behind /proc/self/exe belongs to the outer mount namespace and can't be cloned here.
+    let tree = rustix::mount::open_tree(rustix::fs::CWD, &path, flags).step(step)?;
+    let (ours, there) = (rustix::fs::stat("/proc/self/exe").step(step)?, rustix::fs::fstat(&tree).step(step)?);
+    if (ours.st_dev, ours.st_ino) != (there.st_dev, there.st_ino) {
+        // Replaced by an upgrade since we started.
+        return Err(Fault { step: step.to_owned(), errno: libc::ESTALE });
+    }
+    sys::set_mount_attr(tree.as_fd(), sys::ATTR_RDONLY | sys::ATTR_NOSUID | sys::ATTR_NODEV, false).step(step)?;
+    Ok(tree)
+}
+
+/// A sealed copy in memory of the executable's loaded part; what is appended or embedded behind it stays out.
+fn sealed_self() -> Result<OwnedFd, Fault> {
+    let step = "copy our own executable";
+    let failed = |error: std::io::Error| Fault {
+        step: step.to_owned(),
+        errno: error.raw_os_error().unwrap_or(libc::EIO),
+    };
+    let mut file = fs::File::open(Path::new("/proc/self/exe")).map_err(failed)?;
+    let mut head = vec![0; 64 * 1024];
+    let read = file.read(&mut head).map_err(failed)?;
+    head.truncate(read);
+    let size = loaded_size(&head).ok_or_else(|| Fault { step: step.to_owned(), errno: libc::ENOEXEC })?;
+    let name = CString::default();
+    let base = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    // Since 6.3 being executable is asked for; before, the flag is unknown.
+    let memory = rustix::fs::memfd_create(&name, base | MemfdFlags::EXEC)
+        .or_else(|_| rustix::fs::memfd_create(&name, base))
+        .step(step)?;
+    let mut copy = std::fs::File::from(memory);
+    copy.write_all(&head[..head.len().min(usize::try_from(size).unwrap_or(usize::MAX))]).map_err(failed)?;
+    let rest = size.saturating_sub(head.len() as u64);
+    std::io::copy(&mut file.take(rest), &mut copy).map_err(failed)?;
+    let memory = OwnedFd::from(copy);
+    rustix::fs::fchmod(&memory, rustix::fs::Mode::from_raw_mode(0o555)).step(step)?;
+    let seals = SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE;
+    rustix::fs::fcntl_add_seals(&memory, seals).step(step)?;
+    Ok(memory)
+}
+
+/// Where the last segment that the kernel loads ends in the file.
+fn loaded_size(head: &[u8]) -> Option<u64> {
+    use object::read::elf::{FileHeader as _, ProgramHeader as _};
+    let header = object::elf::FileHeader64::<object::Endianness>::parse(head).ok()?;
+    let endian = header.endian().ok()?;
+    let segments = header.program_headers(endian, head).ok()?;
+    segments
+        .iter()
+        .filter(|segment| segment.p_type(endian) == object::elf::PT_LOAD)
+        .map(|segment| segment.p_offset(endian) + segment.p_filesz(endian))
+        .max()
+}

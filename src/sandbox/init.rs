@@ -1,0 +1,212 @@
+//! The init of a jail: pid 1 inside, ours, never dumpable.
+//!
+//! It builds the world of the run, forks the program, reaps what is orphaned, samples where no controller does, and
+//! alone holds the status socket. Its end is the end of every process inside.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use nix::libc;
+use nix::sys::signal::{SigSet, Signal as NixSignal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+use rustix::process::{DumpableBehavior, Pid, Signal, WaitOptions, wait};
+use rustix::thread::{CapabilitiesSecureBits, CapabilitySet, CapabilitySets, Gid, Uid};
+
+use super::error::{Fault, Step};
+use super::helper::{FD_LAUNCH, FD_STATUS, FD_SYNC, read_launch};
+use super::outcome::Limit;
+use super::payload;
+use super::receipt::OwnExecutable;
+use super::sys;
+use super::watchdog::Watchdog;
+use super::wire::{self, FromInit, Launch, Started};
+use super::world::{self, Host, World};
+
+/// Runs the init; never returns.
+pub(crate) fn run(own_executable: OwnExecutable) -> ! {
+    let (Ok(status), Ok(launch), Ok(sync)) =
+        (sys::take_inherited(FD_STATUS), sys::take_inherited(FD_LAUNCH), sys::take_inherited(FD_SYNC))
+    else {
+        sys::exit(125)
+    };
+    let fault = match start(&status, &launch, own_executable) {
+        Ok(running) => running.attend(&status, &sync),
+        Err(fault) => fault,
+    };
+    let told = wire::send_message(&status, &FromInit::Failed(fault), &[]);
+    sys::exit(if told.is_ok() { 0 } else { 125 });
+}
+
+/// A run whose program has been executed.
+struct Running {
+    launch: Launch,
+    signals: SignalFd,
+    program: Pid,
+}
+
+fn start(status: &OwnedFd, launch: &OwnedFd, own_executable: OwnExecutable) -> Result<Running, Fault> {
+    if std::process::id() != 1 {
+        return Err(Fault { step: "be pid 1".to_owned(), errno: libc::EINVAL });
+    }
+    sys::close_from(FD_SYNC + 1).step("close descriptors")?;
+    let launch = read_launch(launch)?;
+    sys::make_private().step("make mounts private")?;
+    sys::new_cgroup_namespace().step("make the cgroup namespace")?;
+    // Host paths are opened as the caller, whose directories they are; everything else is made as the id inside.
+    let host = Host::open(&launch.policy)?;
+    take_identity(&launch)?;
+    let world = World::build(&launch, host)?;
+    rustix::system::sethostname(launch.policy.hostname.as_bytes()).step("set the host name")?;
+    let session_keyring = sys::join_new_session_keyring().is_ok();
+
+    let mut mask = SigSet::empty();
+    mask.add(NixSignal::SIGCHLD);
+    mask.thread_block().step("block SIGCHLD")?;
+    let signals = SignalFd::with_flags(&mask, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).step("make a signalfd")?;
+    let (failed_read, failed_write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).step("make a pipe")?;
+    let Some(program) = sys::fork_single_threaded().step("fork the program")? else {
+        let fault = payload::execute(&launch);
+        let bytes = serde_json::to_vec(&fault).unwrap_or_default();
+        let _told = rustix::io::write(&failed_write, &bytes);
+        sys::exit(127);
+    };
+    drop(failed_write);
+    // The program's streams are its own; a copy here would keep pipes open.
+    for number in 0..3 {
+        drop(sys::take_inherited(number));
+    }
+    drop_capabilities()?;
+    if let Some(fault) = failed_exec(&failed_read)? {
+        return Err(fault);
+    }
+    let outputs: Vec<BorrowedFd<'_>> = world.outputs.iter().map(AsFd::as_fd).collect();
+    let started = Started { own_executable, root: world.root, session_keyring };
+    wire::send_message(status, &FromInit::Started(started), &outputs).step("tell the start")?;
+    drop(world);
+    Ok(Running { launch, signals, program })
+}
+
+/// What the program's process wrote before it could execute; nothing means that it did.
+fn failed_exec(pipe: &OwnedFd) -> Result<Option<Fault>, Fault> {
+    let mut bytes = Vec::new();
+    let mut buffer = [0; 1024];
+    loop {
+        let read = rustix::io::retry_on_intr(|| rustix::io::read(pipe, &mut buffer)).step("wait for the exec")?;
+        if read == 0 {
+            break;
+        }
+        bytes.extend_from_slice(&buffer[..read]);
+    }
+    if bytes.is_empty() {
+        return Ok(None);
+    }
+    let unreadable = Fault { step: "execute the program".to_owned(), errno: libc::EPROTO };
+    Ok(Some(serde_json::from_slice(&bytes).unwrap_or(unreadable)))
+}
+
+/// Becomes the id inside, keeping the capabilities in the jail's user namespace for the set-up.
+fn take_identity(launch: &Launch) -> Result<(), Fault> {
+    rustix::thread::set_capabilities_secure_bits(CapabilitiesSecureBits::NO_SETUID_FIXUP).step("keep capabilities")?;
+    let identity = launch.policy.identity;
+    if launch.as_root {
+        rustix::thread::set_thread_groups(&[]).step("drop groups")?;
+    }
+    let gid = Gid::from_raw(identity.gid);
+    let uid = Uid::from_raw(identity.uid);
+    rustix::thread::set_thread_res_gid(gid, gid, gid).step("take the group id")?;
+    rustix::thread::set_thread_res_uid(uid, uid, uid).step("take the user id")?;
+    // After the ids, whose change clears it.
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).step("follow the helper's death")?;
+    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).step("shut the init's memory")
+}
+
+fn drop_capabilities() -> Result<(), Fault> {
+    let none = CapabilitySet::empty();
+    rustix::thread::clear_ambient_capability_set().step("drop the init's capabilities")?;
+    let sets = CapabilitySets { effective: none, permitted: none, inheritable: none };
+    rustix::thread::set_capabilities(None, sets).step("drop the init's capabilities")?;
+    rustix::thread::set_no_new_privs(true).step("drop the init's capabilities")
+}
+
+impl Running {
+    /// Attends the run to its end; comes back only if that could not be told.
+    fn attend(self, status: &OwnedFd, sync: &OwnedFd) -> Fault {
+        let mut watchdog = Watchdog::new(&self.launch);
+        let mut due = Instant::now();
+        loop {
+            if let Some(limit) = watchdog.as_mut().filter(|_| Instant::now() >= due).and_then(|dog| dog.sample()) {
+                Self::leave(status, watchdog.as_ref(), |sampled| FromInit::Hit { limit, sampled });
+            }
+            if let Some(dog) = &watchdog {
+                due = due.max(Instant::now() + dog.pause());
+            }
+            let timeout = watchdog.as_ref().map(|_| due.saturating_duration_since(Instant::now()));
+            let mut fds = [
+                PollFd::new(&self.signals, PollFlags::IN),
+                PollFd::new(status, PollFlags::IN),
+                PollFd::new(sync, PollFlags::empty()),
+            ];
+            match wait_for(&mut fds, timeout) {
+                Ok(()) | Err(Errno::INTR) => {}
+                Err(errno) => return Fault { step: "attend the run".to_owned(), errno: errno.raw_os_error() },
+            }
+            let [children, messages, helper] = fds.map(|fd| fd.revents());
+            if helper.intersects(PollFlags::HUP | PollFlags::ERR) {
+                sys::exit(0);
+            }
+            if !children.is_empty() {
+                while matches!(self.signals.read_signal(), Ok(Some(_))) {}
+                if let Some((exited, signaled)) = self.reap() {
+                    Self::leave(status, watchdog.as_ref(), |sampled| FromInit::Ended { exited, signaled, sampled });
+                }
+            }
+            if !messages.is_empty() {
+                match wire::receive(status) {
+                    Ok((bytes, _)) if !bytes.is_empty() => self.forward(i32::from(bytes[0])),
+                    _ => sys::exit(0),
+                }
+            }
+        }
+    }
+
+    fn leave(
+        status: &OwnedFd,
+        watchdog: Option<&Watchdog>,
+        message: impl FnOnce(wire::Sampled) -> FromInit,
+    ) -> ! {
+        let sampled = watchdog.map(Watchdog::seen).unwrap_or_default();
+        let told = wire::send_message(status, &message(sampled), &[]);
+        sys::exit(if told.is_ok() { 0 } else { 125 })
+    }
+
+    /// Reaps whatever has ended; says how the program ended once it has.
+    fn reap(&self) -> Option<(Option<i32>, Option<i32>)> {
+        let mut ended = None;
+        while let Ok(Some((pid, how))) = wait(WaitOptions::NOHANG) {
+            if pid == self.program {
+                ended = Some((how.exit_status(), how.terminating_signal()));
+            }
+        }
+        ended
+    }
+
+    /// Passes a signal on: those of a terminal to the whole group, as a terminal would, others to the program.
+    fn forward(&self, number: i32) {
+        let Some(signal) = Signal::from_named_raw(number) else { return };
+        let _gone = if matches!(signal, Signal::INT | Signal::QUIT | Signal::HUP) {
+            rustix::process::kill_process_group(self.program, signal)
+        } else {
+            rustix::process::kill_process(self.program, signal)
+        };
+    }
+}
+
+fn wait_for(fds: &mut [PollFd<'_>], timeout: Option<Duration>) -> Result<(), Errno> {
+    let timeout = timeout.map(world::timespec);
+    poll(fds, timeout.as_ref()).map(|_| ())
+}
+
+/// The limit that a watchdog's sample shows to be reached.
+pub(crate) type Reached = Option<Limit>;

@@ -1,0 +1,117 @@
+//! The last steps before the program: its process gives up every right, then executes it.
+
+use std::ffi::CString;
+use std::os::unix::ffi::OsStrExt as _;
+
+use fs_err as fs;
+use nix::libc;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use rustix::process::DumpableBehavior;
+use rustix::thread::{CapabilitiesSecureBits, CapabilitySet, CapabilitySets};
+
+use super::error::{Fault, Step};
+use super::filter;
+use super::sys;
+use super::wire::Launch;
+
+/// Executes the program; comes back only with the step that failed.
+pub(crate) fn execute(launch: &Launch) -> Fault {
+    match prepare_and_execute(launch) {
+        Ok(never) => match never {},
+        Err(fault) => fault,
+    }
+}
+
+fn prepare_and_execute(launch: &Launch) -> Result<std::convert::Infallible, Fault> {
+    let policy = &launch.policy;
+    let text = |value: &str| CString::new(value).map_err(|_| Fault { step: "take the arguments".into(), errno: libc::EINVAL });
+    let arguments = policy.argv.iter().map(|value| text(value)).collect::<Result<Vec<_>, _>>()?;
+    let environment =
+        policy.env.iter().map(|(name, value)| text(&format!("{name}={value}"))).collect::<Result<Vec<_>, _>>()?;
+    let program = arguments.first().ok_or_else(|| Fault { step: "take the arguments".into(), errno: libc::EINVAL })?;
+
+    rustix::process::setsid().step("make a session")?;
+    sys::default_signals();
+    set_limits(launch)?;
+    // The init keeps its own score, so that the kernel ends the program first. The file belongs to the id inside
+    // only while the process is dumpable, which executing makes it anyway.
+    rustix::process::set_dumpable_behavior(DumpableBehavior::Dumpable).step("raise the out-of-memory score")?;
+    fs::write("/proc/self/oom_score_adj", "1000").map_err(|error| Fault {
+        step: "raise the out-of-memory score".into(),
+        errno: error.raw_os_error().unwrap_or(libc::EIO),
+    })?;
+    enter(&policy.cwd)?;
+    drop_rights()?;
+    let program_of_filter = filter::compile(filter::Choice {
+        profile: policy.profile,
+        emulate_ownership: policy.emulates_ownership(),
+        deny_memory_files: launch.watch.memory,
+    });
+    sys::load_filter(&program_of_filter).step("load the system call filter")?;
+    nix::unistd::execve(program, &arguments, &environment)
+        .step_at("execute", std::path::Path::new(std::ffi::OsStr::from_bytes(program.as_bytes())))
+}
+
+/// Goes to the working directory and makes sure that it is inside (CVE-2024-21626).
+fn enter(cwd: &std::path::Path) -> Result<(), Fault> {
+    rustix::process::chdir(cwd).step_at("go to", cwd)?;
+    let here = rustix::process::getcwd(Vec::new()).step("read the working directory")?;
+    if here.as_bytes().first() == Some(&b'/') {
+        Ok(())
+    } else {
+        Err(Fault { step: "check that the working directory is inside".into(), errno: libc::EXDEV })
+    }
+}
+
+fn set_limits(launch: &Launch) -> Result<(), Fault> {
+    let limits = &launch.policy.limits;
+    // With a controller for processes this is the second line; without, it counts exactly: the init is one too.
+    let processes = limits.processes + if launch.watch.processes { 1 } else { 64 };
+    let mut wanted = vec![
+        (Resource::RLIMIT_NOFILE, limits.open_files),
+        (Resource::RLIMIT_FSIZE, limits.file_size_bytes),
+        (Resource::RLIMIT_CORE, 0),
+        (Resource::RLIMIT_NPROC, processes),
+        (Resource::RLIMIT_MEMLOCK, 8 * 1024 * 1024),
+        (Resource::RLIMIT_MSGQUEUE, 819_200),
+        (Resource::RLIMIT_NICE, 0),
+        (Resource::RLIMIT_RTPRIO, 0),
+    ];
+    if launch.watch.memory {
+        // Far too generous to be the limit; it stops what would outrun the sampling.
+        wanted.push((Resource::RLIMIT_DATA, limits.memory_bytes.saturating_mul(16)));
+    }
+    for (resource, value) in wanted {
+        let (_, hard) = getrlimit(resource).step("read a limit")?;
+        let value = value.min(hard);
+        setrlimit(resource, value, value).step("set a limit")?;
+    }
+    Ok(())
+}
+
+/// Drops every capability for good and forbids gaining any by executing.
+fn drop_rights() -> Result<(), Fault> {
+    let step = "drop capabilities";
+    rustix::thread::clear_ambient_capability_set().step(step)?;
+    for bit in 0..63 {
+        let one = CapabilitySet::from_bits_retain(1 << bit);
+        match rustix::thread::capability_is_in_bounding_set(one) {
+            Ok(true) => rustix::thread::remove_capability_from_bounding_set(one).step(step)?,
+            Ok(false) => {}
+            // Beyond the kernel's last one.
+            Err(_) => break,
+        }
+    }
+    let locked = CapabilitiesSecureBits::NO_ROOT
+        | CapabilitiesSecureBits::NO_ROOT_LOCKED
+        | CapabilitiesSecureBits::NO_SETUID_FIXUP
+        | CapabilitiesSecureBits::NO_SETUID_FIXUP_LOCKED
+        | CapabilitiesSecureBits::KEEP_CAPS_LOCKED
+        | CapabilitiesSecureBits::NO_CAP_AMBIENT_RAISE
+        | CapabilitiesSecureBits::NO_CAP_AMBIENT_RAISE_LOCKED;
+    rustix::thread::set_capabilities_secure_bits(locked).step("lock secure bits")?;
+    let none = CapabilitySet::empty();
+    rustix::thread::set_capabilities(None, CapabilitySets { effective: none, permitted: none, inheritable: none })
+        .step(step)?;
+    rustix::thread::set_no_new_privs(true).step("forbid new privileges")
+}

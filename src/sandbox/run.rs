@@ -1,0 +1,429 @@
+//! One run, seen from the caller: start the helper, attend to streams, clock and cancel, and judge the end.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+use std::process::{Child, Command, Stdio as ChildStdio};
+use std::time::{Duration, Instant};
+
+use nix::sys::signalfd::SignalFd;
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::MemfdFlags;
+use rustix::io::Errno;
+use rustix::process::{Signal, pidfd_send_signal};
+
+use super::cancel::Cancel;
+use super::cgroup::Group;
+use super::collect;
+use super::error::{Doing as _, Fault, SandboxError};
+use super::helper::Order;
+use super::host::{self, OutsideIds};
+use super::outcome::{End, Limit, Outcome, TakenOutput};
+use super::policy::{Network, Policy};
+use super::receipt::{Enforced, EnforcedLimits, Enforcement, Features, Receipt};
+use super::streams::{ProgramEnds, Streams};
+use super::watchdog::PINNED;
+use super::wire::{self, FromHelper, FromInit, GO, Launch, Sampled, Started, Watch};
+use super::world::timespec;
+
+/// How often controllers are asked whether a run sits at its limit of processes.
+const GLANCE: Duration = Duration::from_millis(100);
+/// A set-up that takes longer is stuck.
+const SET_UP: Duration = Duration::from_secs(30);
+
+/// What a run needs beside its policy.
+pub(crate) struct Surroundings<'a> {
+    pub(crate) helper: &'a Path,
+    pub(crate) group: Group,
+    pub(crate) ids: OutsideIds,
+    pub(crate) cancel: &'a Cancel,
+    /// Signals to pass on to the program.
+    pub(crate) signals: Option<&'a SignalFd>,
+}
+
+/// Runs a checked policy.
+pub(crate) fn run(
+    policy: &Policy,
+    streams: (Streams, ProgramEnds),
+    around: Surroundings<'_>,
+) -> Result<Outcome, SandboxError> {
+    let begun = Instant::now();
+    let limits = enforced(policy, &around.group);
+    check_required(policy, &limits)?;
+    let (streams, ends) = streams;
+    let mut attended = Attended {
+        policy,
+        streams,
+        control: None,
+        status: None,
+        pidfd: None,
+        started: None,
+        outputs: Vec::new(),
+        said: None,
+        killed: None,
+        fault: None,
+        refused: Refusals::default(),
+    };
+    let mut helper = attended.start(&around, &limits, ends)?;
+    let attending = attended.attend(&around, begun);
+    if attending.is_err() {
+        attended.kill(&around.group);
+    }
+    // Its end of file is the helper's order to end everything, should anything be left.
+    attended.control = None;
+    helper.wait().doing("wait for the helper")?;
+    attending?;
+    attended.last_words();
+    attended.conclude(&around, limits, begun)
+}
+
+#[derive(Default)]
+struct Refusals {
+    count: u64,
+    since: Option<Instant>,
+    last_rise: Option<Instant>,
+}
+
+struct Attended<'a> {
+    policy: &'a Policy,
+    streams: Streams,
+    control: Option<OwnedFd>,
+    status: Option<OwnedFd>,
+    pidfd: Option<OwnedFd>,
+    started: Option<Started>,
+    outputs: Vec<OwnedFd>,
+    /// What the init said at the end.
+    said: Option<(End, Sampled)>,
+    /// Why we ended it.
+    killed: Option<End>,
+    fault: Option<Fault>,
+    refused: Refusals,
+}
+
+#[derive(Clone, Copy)]
+enum Source {
+    Control,
+    Status,
+    Gone,
+    Stdin,
+    Output(usize),
+    Cancel,
+    Signals,
+}
+
+impl Attended<'_> {
+    fn start(&mut self, around: &Surroundings<'_>, limits: &EnforcedLimits, ends: ProgramEnds) -> Result<Child, SandboxError> {
+        let launch = Launch {
+            policy: self.policy.clone(),
+            as_root: around.ids.as_root,
+            host_uid: around.ids.uid,
+            host_gid: around.ids.gid,
+            watch: Watch {
+                memory: limits.memory.enforced_by == Enforcement::Watchdog,
+                processes: limits.processes.enforced_by == Enforcement::Watchdog,
+                cpu: limits.cpu.enforced_by == Enforcement::Watchdog,
+            },
+        };
+        let (control, control_theirs) = wire::pair().doing("make the control socket")?;
+        let (status, status_theirs) = wire::pair().doing("make the status socket")?;
+        let file = memory_file(&launch)?;
+        let child = Command::new(around.helper)
+            .arg0("pantry")
+            .arg("__jail")
+            .env_clear()
+            .stdin(ChildStdio::from(control_theirs))
+            .stdout(ChildStdio::null())
+            .stderr(ChildStdio::null())
+            .spawn()
+            .doing("start the helper")?;
+        let birthplace = around.group.birthplace();
+        let order = Order { into_cgroup: birthplace.is_some() };
+        let mut fds: Vec<BorrowedFd<'_>> = vec![file.as_fd(), status_theirs.as_fd()];
+        fds.extend(ends.iter().map(AsFd::as_fd));
+        fds.extend(birthplace.iter().map(AsFd::as_fd));
+        // A helper that is dead already is found by the end of file on its socket.
+        let _told = wire::send_message(&control, &order, &fds);
+        self.control = Some(control);
+        self.status = Some(status);
+        Ok(child)
+    }
+
+    fn attend(&mut self, around: &Surroundings<'_>, begun: Instant) -> Result<(), SandboxError> {
+        let wall = match self.policy.limits.wall_ms {
+            0 => None,
+            wall_ms => Some(Duration::from_millis(wall_ms)),
+        };
+        loop {
+            let allowed = if self.started.is_some() { wall } else { Some(wall.map_or(SET_UP, |wall| wall.min(SET_UP))) };
+            let left = allowed.map(|allowed| (begun + allowed).saturating_duration_since(Instant::now()));
+            if left == Some(Duration::ZERO) && self.killed.is_none() {
+                self.end(End::TimedOut, &around.group);
+            }
+            let counted = around.group.processes_by() != Enforcement::None;
+            let mut pause = left.filter(|_| self.killed.is_none());
+            if counted {
+                pause = Some(pause.map_or(GLANCE, |pause| pause.min(GLANCE)));
+            }
+            let ready = self.wait(around, pause)?;
+            for source in ready {
+                if self.handle(source, around)? {
+                    return Ok(());
+                }
+            }
+            if counted && self.killed.is_none() && self.pinned(&around.group) {
+                self.end(End::LimitHit(Limit::Processes), &around.group);
+            }
+            if self.streams.over_cap() && self.killed.is_none() {
+                self.end(End::LimitHit(Limit::Output), &around.group);
+            }
+        }
+    }
+
+    fn wait(&self, around: &Surroundings<'_>, pause: Option<Duration>) -> Result<Vec<Source>, SandboxError> {
+        let mut waited: Vec<(Source, BorrowedFd<'_>, PollFlags)> = Vec::with_capacity(8);
+        waited.extend(self.control.iter().map(|fd| (Source::Control, fd.as_fd(), PollFlags::IN)));
+        waited.extend(self.status.iter().map(|fd| (Source::Status, fd.as_fd(), PollFlags::IN)));
+        waited.extend(self.pidfd.iter().map(|fd| (Source::Gone, fd.as_fd(), PollFlags::IN)));
+        waited.extend(self.streams.wants_to_write().map(|fd| (Source::Stdin, fd, PollFlags::OUT)));
+        // Once it is over its cap nothing more is read: it is being ended.
+        if !self.streams.over_cap() {
+            for (index, drain) in self.streams.output.iter().enumerate() {
+                waited.extend(drain.pipe().map(|fd| (Source::Output(index), fd, PollFlags::IN)));
+            }
+        }
+        if self.killed.is_none() {
+            waited.push((Source::Cancel, around.cancel.as_fd(), PollFlags::IN));
+        }
+        waited.extend(around.signals.map(|signals| (Source::Signals, signals.as_fd(), PollFlags::IN)));
+        let mut fds: Vec<PollFd<'_>> =
+            waited.iter().map(|(_, fd, flags)| PollFd::from_borrowed_fd(*fd, *flags)).collect();
+        let timeout = pause.map(timespec);
+        match poll(&mut fds, timeout.as_ref()) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno).doing("wait for the run"),
+        }
+        let ready = waited.iter().zip(&fds).filter(|(_, fd)| !fd.revents().is_empty());
+        Ok(ready.map(|((source, ..), _)| *source).collect())
+    }
+
+    /// Handles what one descriptor has; true when the init is gone.
+    fn handle(&mut self, source: Source, around: &Surroundings<'_>) -> Result<bool, SandboxError> {
+        match source {
+            Source::Control => return self.from_helper(around),
+            Source::Status => self.from_init(),
+            Source::Gone => return Ok(true),
+            Source::Stdin => self.streams.write(),
+            Source::Output(index) => self.streams.read(index),
+            Source::Cancel => self.end(End::Cancelled, &around.group),
+            Source::Signals => {
+                while let Some(Ok(Some(signal))) = around.signals.map(SignalFd::read_signal) {
+                    let number = u8::try_from(signal.ssi_signo).unwrap_or(0);
+                    if let Some(status) = &self.status {
+                        let _gone = wire::send(status, &[number], &[]);
+                    }
+                }
+            }
+        }
+        Ok(false)
+    }
+
+    fn from_helper(&mut self, around: &Surroundings<'_>) -> Result<bool, SandboxError> {
+        let Some(control) = &self.control else { return Ok(false) };
+        match wire::receive_message::<FromHelper>(control).doing("hear the helper")? {
+            Some((FromHelper::Cloned { pid, in_cgroup }, mut fds)) => {
+                self.pidfd = fds.pop();
+                around.group.add(pid, in_cgroup).doing("move the init into its control groups")?;
+                // If it is dead, its pidfd says so.
+                let _told = wire::send(control, GO, &[]);
+                Ok(false)
+            }
+            Some((FromHelper::Failed(fault), _)) => {
+                self.fault.get_or_insert(fault);
+                Ok(false)
+            }
+            None => {
+                self.control = None;
+                // Without an init there is nothing more to come.
+                Ok(self.pidfd.is_none())
+            }
+        }
+    }
+
+    fn from_init(&mut self) {
+        let Some(status) = &self.status else { return };
+        match wire::receive_message::<FromInit>(status) {
+            Ok(Some((FromInit::Failed(fault), _))) => {
+                self.fault.get_or_insert(fault);
+            }
+            Ok(Some((FromInit::Started(started), outputs))) => {
+                self.started = Some(started);
+                self.outputs = outputs;
+            }
+            Ok(Some((FromInit::Ended { exited, signaled, sampled }, _))) => {
+                let end = match (exited, signaled) {
+                    (Some(code), _) => End::Exited(code),
+                    (None, Some(signal)) if signal == nix::libc::SIGSYS => End::Denied,
+                    (None, signal) => End::Signaled(signal.unwrap_or(0)),
+                };
+                self.said = Some((end, sampled));
+            }
+            Ok(Some((FromInit::Hit { limit, sampled }, _))) => self.said = Some((End::LimitHit(limit), sampled)),
+            Ok(None) | Err(_) => self.status = None,
+        }
+    }
+
+    /// Ends the run for this reason.
+    fn end(&mut self, why: End, group: &Group) {
+        self.killed.get_or_insert(why);
+        self.kill(group);
+    }
+
+    fn kill(&mut self, group: &Group) {
+        group.kill();
+        match &self.pidfd {
+            Some(pidfd) => {
+                let _gone = pidfd_send_signal(pidfd, Signal::KILL);
+            }
+            // Not born yet: the helper sees the end of its socket.
+            None => self.control = None,
+        }
+    }
+
+    /// Whether the run has been refused processes for a while without a pause: it forks without end.
+    fn pinned(&mut self, group: &Group) -> bool {
+        let (now, count) = (Instant::now(), group.events().processes_refused);
+        if count > self.refused.count {
+            self.refused.count = count;
+            self.refused.last_rise = Some(now);
+            self.refused.since.get_or_insert(now);
+        } else if self.refused.last_rise.is_none_or(|last| now.duration_since(last) > 5 * GLANCE) {
+            self.refused.since = None;
+        }
+        self.refused.since.is_some_and(|since| now.duration_since(since) >= PINNED)
+    }
+
+    /// Reads what was said before the end and is still on the way.
+    fn last_words(&mut self) {
+        while self.status.is_some() {
+            self.from_init();
+        }
+        for index in 0..self.streams.output.len() {
+            if !self.streams.over_cap() {
+                self.streams.read(index);
+            }
+        }
+    }
+
+    fn judge(&self, group: &Group) -> Result<End, SandboxError> {
+        let events = group.events();
+        let sampled = self.said.map(|(_, sampled)| sampled).unwrap_or_default();
+        let end = match (self.said, self.killed, &self.fault) {
+            (None, _, Some(fault)) => return Err(host::explain(fault.clone())),
+            _ if self.streams.over_cap() => End::LimitHit(Limit::Output),
+            (Some((end, _)), ..) => end,
+            (None, Some(killed), _) if self.started.is_some() || killed == End::Cancelled => killed,
+            (None, ..) if events.out_of_memory > 0 => End::LimitHit(Limit::Memory),
+            (None, Some(_), _) => {
+                return Err(SandboxError::Setup { step: "finish the set-up in time".to_owned(), errno: 0 });
+            }
+            (None, None, None) => return Err(SandboxError::Setup { step: "keep the init alive".to_owned(), errno: 0 }),
+        };
+        let failed = !matches!(end, End::Exited(0) | End::Cancelled | End::LimitHit(_) | End::Denied);
+        Ok(if failed && events.out_of_memory > 0 {
+            End::LimitHit(Limit::Memory)
+        } else if failed && (events.processes_refused > 0 || sampled.at_process_limit) {
+            End::LimitHit(Limit::Processes)
+        } else {
+            end
+        })
+    }
+
+    fn conclude(self, around: &Surroundings<'_>, limits: EnforcedLimits, begun: Instant) -> Result<Outcome, SandboxError> {
+        let mut end = self.judge(&around.group)?;
+        let wall_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let Some(started) = self.started else {
+            return Err(SandboxError::Setup { step: "start the program".to_owned(), errno: 0 });
+        };
+        let mut outputs: Vec<TakenOutput> = Vec::new();
+        for (from, spec) in self.outputs.iter().zip(&self.policy.outputs) {
+            let taken = collect::take(from, spec)?;
+            if taken.over_cap.is_some() && matches!(end, End::Exited(_)) {
+                end = End::LimitHit(Limit::Files);
+            }
+            outputs.push(taken);
+        }
+        let sampled = self.said.map(|(_, sampled)| sampled.peak_memory_bytes).filter(|peak| *peak > 0);
+        let receipt = Receipt {
+            limits,
+            kernel: host::kernel(),
+            root_mode: around.ids.as_root,
+            features: Features {
+                user_namespace: true,
+                network_namespace: self.policy.network == Network::None,
+                seccomp: true,
+                landlock_abi: None,
+                session_keyring: started.session_keyring,
+                own_executable: started.own_executable,
+                root: started.root,
+            },
+            ownership_emulated: self.policy.emulates_ownership(),
+            peak_memory_bytes: around.group.peak_memory_bytes().or(sampled),
+            host_uid: around.ids.uid,
+        };
+        let [stdout, stderr] = self.streams.finish();
+        Ok(Outcome { end, stdout, stderr, outputs, receipt, wall_ms })
+    }
+}
+
+fn memory_file(launch: &Launch) -> Result<OwnedFd, SandboxError> {
+    let doing = "write the policy";
+    let bytes = serde_json::to_vec(launch).map_err(std::io::Error::other).doing(doing)?;
+    let file = rustix::fs::memfd_create("policy", MemfdFlags::CLOEXEC).doing(doing)?;
+    let mut written = 0;
+    while written < bytes.len() {
+        written += rustix::io::write(&file, &bytes[written..]).doing(doing)?;
+    }
+    Ok(file)
+}
+
+/// What will enforce each limit, given the groups that could be made.
+fn enforced(policy: &Policy, group: &Group) -> EnforcedLimits {
+    let limits = &policy.limits;
+    let or_watchdog = |by: Enforcement| if by == Enforcement::None { Enforcement::Watchdog } else { by };
+    let clocked = limits.wall_ms > 0;
+    let cpu = match group.cpu_by() {
+        // The budget of a watchdog is time by wall clock: without one there is none.
+        Enforcement::None if clocked => Enforcement::Watchdog,
+        by => by,
+    };
+    let by = |limit: u64, enforced_by: Enforcement| Enforced { limit, enforced_by };
+    let when = |set: bool| if set { Enforcement::Watchdog } else { Enforcement::None };
+    EnforcedLimits {
+        memory: by(limits.memory_bytes, or_watchdog(group.memory_by())),
+        processes: by(limits.processes, or_watchdog(group.processes_by())),
+        cpu: by(limits.cpu_percent.into(), cpu),
+        wall: by(limits.wall_ms, when(clocked)),
+        open_files: by(limits.open_files, Enforcement::Rlimit),
+        file_size: by(limits.file_size_bytes, Enforcement::Rlimit),
+        output: by(limits.output_total_bytes, when(policy.stdio == super::policy::Stdio::Captured)),
+    }
+}
+
+fn check_required(policy: &Policy, limits: &EnforcedLimits) -> Result<(), SandboxError> {
+    let require = &policy.require;
+    for (what, wanted, offered) in [
+        ("memory", require.memory, limits.memory),
+        ("processes", require.processes, limits.processes),
+        ("cpu", require.cpu, limits.cpu),
+        ("wall", require.wall, limits.wall),
+    ] {
+        if offered.enforced_by < wanted {
+            return Err(SandboxError::refused(
+                format!("require.{what}"),
+                format!("this host enforces it by {}, and {wanted} is the weakest accepted", offered.enforced_by),
+                "delegate the memory, pids and cpu controllers to Pantry (Delegate=cpu memory pids), or accept less",
+            ));
+        }
+    }
+    Ok(())
+}

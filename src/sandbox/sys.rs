@@ -1,0 +1,15 @@
+//! The calls for which neither rustix nor nix has a safe wrapper.
+//!
+//! This folder is the only place of the crate with `unsafe`. Every function here takes and returns owned or
+//! borrowed descriptors and plain values, so that callers need no `unsafe` of their own.
+
+mod filter;
+mod mount;
+mod process;
+
+pub(crate) use filter::{Insn, load_filter};
+pub(crate) use mount::{ATTR_NODEV, ATTR_NOEXEC, ATTR_NOSUID, ATTR_RDONLY, make_private, set_mount_attr};
+pub(crate) use process::{
+    Cloned, close_from, default_signals, exit, fork_single_threaded, join_new_session_keyring, new_cgroup_namespace,
+    place, spawn_in_namespaces, take_inherited,
+};
