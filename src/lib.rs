@@ -3,6 +3,7 @@
 //! Each module is a part; the floors they stand on are in `docs/architecture.md`.
 
 pub mod access;
+pub mod audit;
 pub mod blobs;
 pub mod callback;
 pub mod config;
