@@ -6,6 +6,7 @@ pub mod access;
 pub mod audit;
 pub mod blobs;
 pub mod callback;
+pub mod changes;
 pub mod config;
 pub mod keys;
 pub mod names;
