@@ -1,0 +1,32 @@
+//! What each repository holds: blobs, manifests, tags, referrers, and the catalogue of repositories.
+//!
+//! Local repositories only so far: what was pushed or published here. Every function works inside the caller's
+//! transaction or snapshot, so that a push, its references and its audit line are one commit.
+//!
+//! This part must never read or write content bytes: it knows digests, and `blobs` knows bytes.
+//!
+//! Invariants:
+//! - A row that names a digest has linked it (`blobs::link`) in the transaction that wrote the row; removing the row
+//!   unlinks it in the same way.
+//! - A manifest is present only together with everything that it needs in the same repository at that moment. Its own
+//!   references to these bytes are kept apart from the repository's, so that unlinking a blob takes no bytes from it.
+//! - A repository is in the catalogue exactly while it holds a manifest or a blob.
+//! - Rows are keyed by the digest *as it was named*; the record says under which SHA-256 the bytes lie, so that a
+//!   second name (sha512) costs a row, not a copy.
+
+mod catalogue;
+mod holdings;
+mod manifests;
+mod parse;
+mod referrers;
+mod rights;
+mod tables;
+mod tags;
+
+pub use catalogue::catalogue;
+pub use holdings::{BlobAt, add_blob, add_blob_named, blob_at, delete_blob, has_blob, holders};
+pub use manifests::{StoredManifest, delete_manifest, get_manifest, put_manifest, put_manifest_named};
+pub use parse::{ManifestError, ParsedManifest, REFERENCES_CAP, parse_manifest};
+pub use referrers::{Referrer, referrers};
+pub use rights::{Writer, exists_root, writable};
+pub use tags::{delete_tag, set_tag, tags};

@@ -1,0 +1,183 @@
+//! Manifests of a repository and the bytes that they keep.
+
+use std::collections::BTreeSet;
+
+use super::catalogue::count;
+use super::holdings::blob_at;
+use super::parse::ParsedManifest;
+use super::referrers;
+use super::tables::{KEEPS, MANIFESTS, ManifestRecord};
+use super::tags::{delete_tags_of, set_tag, target};
+use crate::blobs::{self, Owner, Stored};
+use crate::names::{Digest, Millis, Reference, RepoName, Tag};
+use crate::state::{Read, Scan, StateError, Tx};
+
+/// A manifest as a repository holds it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredManifest {
+    /// As it was named when it was put.
+    pub digest: Digest,
+    /// The SHA-256 under which `blobs` knows its bytes.
+    pub stored: Digest,
+    /// As it is answered in `Content-Type`.
+    pub media_type: String,
+    /// In bytes.
+    pub size: u64,
+}
+
+fn owner(repo: &RepoName, name: &Digest) -> Owner {
+    Owner::new("manifest", format!("{repo}@{name}"))
+}
+
+/// Puts the manifest, whose bytes are stored already, under its SHA-256; links it and what it refers to. Idempotent.
+///
+/// The inner `Err` names what this repository lacks; then nothing is written.
+///
+/// # Errors
+/// [`StateError`] when the state fails.
+pub fn put_manifest(
+    tx: &mut Tx<'_>,
+    now: Millis,
+    repo: &RepoName,
+    stored: &Stored,
+    parsed: &ParsedManifest,
+    tags: &[Tag],
+) -> Result<Result<StoredManifest, Vec<Digest>>, StateError> {
+    put_manifest_named(tx, now, repo, &stored.digest, stored, parsed, tags)
+}
+
+/// As [`put_manifest`], under the name that the client gave (a sha512).
+///
+/// # Errors
+/// [`StateError`] when the state fails.
+pub fn put_manifest_named(
+    tx: &mut Tx<'_>,
+    now: Millis,
+    repo: &RepoName,
+    name: &Digest,
+    stored: &Stored,
+    parsed: &ParsedManifest,
+    tags: &[Tag],
+) -> Result<Result<StoredManifest, Vec<Digest>>, StateError> {
+    let targets = match required(tx, repo, parsed)? {
+        Ok(targets) => targets,
+        Err(missing) => return Ok(Err(missing)),
+    };
+    let key = (repo.clone(), name.clone());
+    let owner = owner(repo, name);
+    let before = tx.get(&MANIFESTS, &key)?;
+    blobs::link(tx, stored, &owner)?;
+    for digest in &targets {
+        blobs::link_known(tx, digest, &owner)?;
+        tx.put(&KEEPS, &(repo.clone(), name.clone(), digest.clone()), &())?;
+    }
+    let record = ManifestRecord {
+        stored: stored.digest.clone(),
+        media_type: parsed.media_type.clone(),
+        size: stored.size,
+        subject: parsed.subject.clone(),
+        pushed_at: now,
+    };
+    tx.put(&MANIFESTS, &key, &record)?;
+    if let Some(subject) = &parsed.subject {
+        referrers::enter(tx, repo, subject, name, stored.size, parsed)?;
+    }
+    if before.is_none() {
+        count(tx, repo, |held| held.manifests += 1)?;
+    }
+    for tag in tags {
+        set_tag(tx, now, repo, tag, name)?;
+    }
+    Ok(Ok(answer(name.clone(), record)))
+}
+
+/// The SHA-256 of everything that the manifest keeps, or what the repository lacks.
+fn required(
+    view: &impl Read,
+    repo: &RepoName,
+    parsed: &ParsedManifest,
+) -> Result<Result<BTreeSet<Digest>, Vec<Digest>>, StateError> {
+    let mut found = BTreeSet::new();
+    let mut missing = Vec::new();
+    for digest in parsed.config.iter().chain(&parsed.layers).chain(&parsed.children) {
+        match resolve(view, repo, digest)? {
+            Some(stored) => {
+                found.insert(stored);
+            }
+            None => missing.push(digest.clone()),
+        }
+    }
+    for digest in &parsed.elsewhere {
+        found.extend(resolve(view, repo, digest)?);
+    }
+    Ok(if missing.is_empty() { Ok(found) } else { Err(missing) })
+}
+
+/// The SHA-256 of a blob or manifest of this repository whose bytes are here.
+fn resolve(view: &impl Read, repo: &RepoName, name: &Digest) -> Result<Option<Digest>, StateError> {
+    let stored = match blob_at(view, repo, name)? {
+        Some(at) => at.stored,
+        None => match view.get(&MANIFESTS, &(repo.clone(), name.clone()))? {
+            Some(record) => record.stored,
+            None => return Ok(None),
+        },
+    };
+    Ok(blobs::is_known(view, &stored)?.map(|_| stored))
+}
+
+fn answer(digest: Digest, record: ManifestRecord) -> StoredManifest {
+    StoredManifest { digest, stored: record.stored, media_type: record.media_type, size: record.size }
+}
+
+/// The manifest that a tag or digest names in this repository.
+///
+/// # Errors
+/// [`StateError`] when the state cannot be read.
+pub fn get_manifest(
+    view: &impl Read,
+    repo: &RepoName,
+    reference: &Reference,
+) -> Result<Option<StoredManifest>, StateError> {
+    let digest = match reference {
+        Reference::Digest(digest) => digest.clone(),
+        Reference::Tag(tag) => match target(view, repo, tag)? {
+            Some(digest) => digest,
+            None => return Ok(None),
+        },
+    };
+    let record = view.get(&MANIFESTS, &(repo.clone(), digest.clone()))?;
+    Ok(record.map(|record| answer(digest, record)))
+}
+
+/// Removes the manifest, all its tags in this repository, and its references; `false` when there is none.
+///
+/// # Errors
+/// [`StateError`] when the state fails.
+pub fn delete_manifest(
+    tx: &mut Tx<'_>,
+    now: Millis,
+    repo: &RepoName,
+    name: &Digest,
+) -> Result<bool, StateError> {
+    let key = (repo.clone(), name.clone());
+    let Some(record) = tx.get(&MANIFESTS, &key)? else { return Ok(false) };
+    let owner = owner(repo, name);
+    loop {
+        let page = tx.scan(&KEEPS, &Scan::prefix(&key), 1_000)?;
+        if page.is_empty() {
+            break;
+        }
+        for (kept, ()) in page {
+            blobs::unlink(tx, &kept.2, &owner, now)?;
+            tx.delete(&KEEPS, &kept)?;
+        }
+    }
+    blobs::unlink(tx, &record.stored, &owner, now)?;
+    delete_tags_of(tx, repo, name)?;
+    if let Some(subject) = &record.subject {
+        referrers::leave(tx, repo, subject, name)?;
+    }
+    tx.delete(&MANIFESTS, &key)?;
+    count(tx, repo, |held| held.manifests = held.manifests.saturating_sub(1))?;
+    Ok(true)
+}

@@ -1,0 +1,90 @@
+//! The tables of this part and their records.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::names::{Digest, Millis, RepoName, Tag};
+use crate::state::{Table, record};
+
+/// What is known of a blob that a repository holds, by the digest as it was named.
+pub(super) const BLOBS: Table<(RepoName, Digest), BlobRecord> = Table::new("repos.blobs");
+/// Which repositories hold a blob: the reverse of [`BLOBS`], for mounts that name no source.
+pub(super) const HOLDERS: Table<(Digest, RepoName), ()> = Table::new("repos.holders");
+/// Manifests of a repository.
+pub(super) const MANIFESTS: Table<(RepoName, Digest), ManifestRecord> = Table::new("repos.manifests");
+/// The bytes that a manifest keeps: (repository, manifest, SHA-256 of what it refers to).
+pub(super) const KEEPS: Table<(RepoName, Digest, Digest), ()> = Table::new("repos.keeps");
+/// Tags of a repository.
+pub(super) const TAGS: Table<(RepoName, Tag), TagRecord> = Table::new("repos.tags");
+/// Tags of a manifest: the reverse of [`TAGS`], so that deleting by digest reads its own tags only.
+pub(super) const TAGS_OF: Table<(RepoName, Digest, Tag), ()> = Table::new("repos.tags-of");
+/// Manifests that name a subject: (repository, subject, manifest).
+pub(super) const REFERRERS: Table<(RepoName, Digest, Digest), ReferrerRecord> = Table::new("repos.referrers");
+/// Repositories that hold something.
+pub(super) const CATALOGUE: Table<RepoName, CatalogueRecord> = Table::new("repos.catalogue");
+
+/// A blob of a repository.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct BlobRecord {
+    /// The SHA-256 under which the bytes lie.
+    pub(super) stored: Digest,
+    /// In bytes.
+    pub(super) size: u64,
+    /// When the repository got it.
+    pub(super) added_at: Millis,
+}
+record!(BlobRecord, 1);
+
+/// A manifest of a repository.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct ManifestRecord {
+    /// The SHA-256 under which the bytes lie.
+    pub(super) stored: Digest,
+    /// As it is answered in `Content-Type`.
+    pub(super) media_type: String,
+    /// In bytes.
+    pub(super) size: u64,
+    /// The manifest that this one is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) subject: Option<Digest>,
+    /// When it was put last.
+    pub(super) pushed_at: Millis,
+}
+record!(ManifestRecord, 1);
+
+/// A tag.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct TagRecord {
+    /// The manifest that it points to.
+    pub(super) digest: Digest,
+    /// When it was set last.
+    pub(super) set_at: Millis,
+}
+record!(TagRecord, 1);
+
+/// What the index of referrers tells about one of them.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct ReferrerRecord {
+    /// The media type of the manifest.
+    pub(super) media_type: String,
+    /// In bytes.
+    pub(super) size: u64,
+    /// The manifest's own type, or that of its configuration.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) artifact_type: Option<String>,
+    /// The manifest's annotations; `None` when they are too large to stand here and must be read from it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) annotations: Option<BTreeMap<String, String>>,
+}
+record!(ReferrerRecord, 1);
+
+/// How much a repository holds.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub(super) struct CatalogueRecord {
+    /// Rows in [`MANIFESTS`].
+    pub(super) manifests: u64,
+    /// Rows in [`BLOBS`].
+    pub(super) blobs: u64,
+}
+record!(CatalogueRecord, 1);
