@@ -24,7 +24,7 @@ mod tables;
 mod tags;
 
 pub use catalogue::catalogue;
-pub use holdings::{BlobAt, add_blob, add_blob_named, blob_at, delete_blob, has_blob, holders};
+pub use holdings::{BlobAt, add_blob, add_blob_named, blob_at, delete_blob, has_blob, holders, mount_blob};
 pub use manifests::{StoredManifest, delete_manifest, get_manifest, put_manifest, put_manifest_named};
 pub use parse::{ManifestError, ParsedManifest, REFERENCES_CAP, parse_manifest};
 pub use referrers::{Referrer, referrers};

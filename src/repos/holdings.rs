@@ -39,13 +39,37 @@ pub fn add_blob_named(
     stored: &Stored,
 ) -> Result<(), StateError> {
     blobs::link(tx, stored, &owner(repo, name))?;
+    enter(tx, now, repo, name, BlobAt { stored: stored.digest.clone(), size: stored.size })
+}
+
+fn enter(tx: &mut Tx<'_>, now: Millis, repo: &RepoName, name: &Digest, at: BlobAt) -> Result<(), StateError> {
     let key = (repo.clone(), name.clone());
     if tx.get(&BLOBS, &key)?.is_some() {
         return Ok(());
     }
-    tx.put(&BLOBS, &key, &BlobRecord { stored: stored.digest.clone(), size: stored.size, added_at: now })?;
+    tx.put(&BLOBS, &key, &BlobRecord { stored: at.stored, size: at.size, added_at: now })?;
     tx.put(&HOLDERS, &(name.clone(), repo.clone()), &())?;
     count(tx, repo, |held| held.blobs += 1)
+}
+
+/// Makes `to` hold a blob that `from` holds; `false` when that one does not, or its bytes are gone (nothing is
+/// written).
+///
+/// # Errors
+/// [`StateError`] when the state fails.
+pub fn mount_blob(
+    tx: &mut Tx<'_>,
+    now: Millis,
+    from: &RepoName,
+    to: &RepoName,
+    name: &Digest,
+) -> Result<bool, StateError> {
+    let Some(at) = blob_at(tx, from, name)? else { return Ok(false) };
+    if !blobs::link_known(tx, &at.stored, &owner(to, name))? {
+        return Ok(false);
+    }
+    enter(tx, now, to, name, at)?;
+    Ok(true)
 }
 
 /// Where the bytes of a blob of this repository lie.
