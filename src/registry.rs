@@ -1,0 +1,104 @@
+//! The logic of the OCI distribution API over the repositories: uploads, blobs, manifests, tags, referrers, deletion.
+//!
+//! Knows no HTTP: callers hand in texts as they came and streams of bytes, and get records, readers and
+//! [`RegistryError`]s with the codes of the specification. `server` turns these into answers.
+//!
+//! This part must never hold a body in memory whose size the client chooses (manifests have a cap), and never name
+//! bytes in a record before they are durable.
+//!
+//! Invariants:
+//! - Every call takes the [`Principal`](crate::access::Principal) who asks, and checks its rights before it looks
+//!   whether anything exists.
+//! - Clients write only to repositories that [`repos::writable`](crate::repos::writable) gives them.
+//! - An answer that says "created" comes after the commit of the record.
+//! - An upload is used by one request at a time. A request that ends early leaves it at a whole piece (a writer takes
+//!   a piece before it first waits); one whose bytes failed to be written is never continued.
+//!
+//! *Source*: OCI distribution specification.
+
+mod blobs;
+mod error;
+mod listing;
+mod manifests;
+mod naming;
+mod range;
+mod sessions;
+mod uploads;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::stream::BoxStream;
+
+pub use blobs::BlobFound;
+pub use error::RegistryError;
+pub use listing::{Page, ReferrersPage};
+pub use manifests::ManifestPut;
+pub use range::{ByteRange, ContentRange, parse_byte_range, parse_content_range};
+pub use uploads::{BeginUpload, Begun, BlobCreated, Chunk, Upload};
+
+use crate::blobs::Blobs;
+use crate::config::RegistryConfig;
+use crate::names::{Clock, Faults};
+use crate::state::State;
+use sessions::Sessions;
+
+/// A body as it comes in, piece by piece.
+pub type Body = BoxStream<'static, std::io::Result<Bytes>>;
+
+/// What a registry stands on.
+pub struct RegistryParts {
+    /// Where the records are.
+    pub state: State,
+    /// Where the bytes are.
+    pub blobs: Blobs,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Where crash tests stop.
+    pub faults: Faults,
+    /// What the operator configured.
+    pub config: RegistryConfig,
+    /// Manifests may have this many bytes at most.
+    pub manifest_cap_bytes: u64,
+}
+
+/// The registry; clones share one.
+#[derive(Clone)]
+pub struct Registry(Arc<Inner>);
+
+struct Inner {
+    state: State,
+    blobs: Blobs,
+    clock: Arc<dyn Clock>,
+    faults: Faults,
+    config: RegistryConfig,
+    manifest_cap_bytes: u64,
+    sessions: Sessions,
+}
+
+impl Registry {
+    /// A registry over these parts.
+    #[must_use]
+    pub fn new(parts: RegistryParts) -> Self {
+        let RegistryParts { state, blobs, clock, faults, config, manifest_cap_bytes } = parts;
+        let sessions = Sessions::new(state.clone(), blobs.clone(), clock.clone());
+        Self(Arc::new(Inner { state, blobs, clock, faults, config, manifest_cap_bytes, sessions }))
+    }
+
+    /// Manifests may have this many bytes at most.
+    #[must_use]
+    pub fn manifest_cap_bytes(&self) -> u64 {
+        self.0.manifest_cap_bytes
+    }
+
+    /// Puts aside uploads that nobody has used for a while, and removes those that nobody came back to; to be called
+    /// every few seconds.
+    pub async fn tend(&self) {
+        self.0.sessions.tend().await;
+    }
+
+    /// Puts every upload aside, so that another process can continue it.
+    pub async fn close(&self) {
+        self.0.sessions.suspend_all().await;
+    }
+}

@@ -1,0 +1,90 @@
+//! Blobs going out, and away.
+
+use super::naming::digest;
+use super::{Registry, RegistryError};
+use crate::access::{Action, Principal};
+use crate::audit;
+use crate::blobs::Reader;
+use crate::names::{Digest, RepoName};
+use crate::repos;
+
+/// A blob that a repository holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BlobFound {
+    /// Where it was found.
+    pub repo: RepoName,
+    /// As the client named it.
+    pub digest: Digest,
+    /// The SHA-256 under which its bytes lie.
+    pub stored: Digest,
+    /// In bytes.
+    pub size: u64,
+}
+
+impl Registry {
+    /// Finds a blob; reads no bytes.
+    ///
+    /// # Errors
+    /// [`RegistryError::BlobUnknown`] when the repository does not hold it.
+    pub async fn blob(&self, who: &Principal, name: &str, text: &str) -> Result<BlobFound, RegistryError> {
+        let repo = self.0.repository(who, Action::Pull, name)?;
+        let digest = digest(text)?;
+        let key = (repo.clone(), digest.clone());
+        let at = self.0.state.read(move |view| repos::blob_at(view, &key.0, &key.1)).await?;
+        match at {
+            Some(at) => Ok(BlobFound { repo, digest, stored: at.stored, size: at.size }),
+            None => Err(RegistryError::BlobUnknown { repo, digest }),
+        }
+    }
+
+    /// Opens the bytes of a blob that was found.
+    ///
+    /// # Errors
+    /// [`RegistryError::BlobUnknown`] when they are gone.
+    pub async fn open(&self, found: &BlobFound) -> Result<Reader, RegistryError> {
+        if let Some(reader) = self.0.blobs.open_blob(&found.stored).await? {
+            return Ok(reader);
+        }
+        tracing::error!(repository = %found.repo, digest = %found.digest, "a blob that is recorded has no bytes");
+        Err(RegistryError::BlobUnknown { repo: found.repo.clone(), digest: found.digest.clone() })
+    }
+
+    /// Unlinks a blob from a repository.
+    ///
+    /// # Errors
+    /// [`RegistryError::BlobUnknown`] when the repository does not hold it.
+    pub async fn delete_blob(&self, who: &Principal, name: &str, text: &str) -> Result<(), RegistryError> {
+        let repo = self.deletable(who, name)?;
+        let digest = digest(text)?;
+        let event = event(who, "registry.blob.delete", &repo, &digest.to_string());
+        let (key, now) = ((repo.clone(), digest.clone()), self.0.clock.now());
+        let deleted = self
+            .0
+            .state
+            .write(move |tx| {
+                let deleted = repos::delete_blob(tx, now, &key.0, &key.1)?;
+                if deleted {
+                    audit::append(tx, now, &event)?;
+                }
+                Ok(deleted)
+            })
+            .await?;
+        if deleted { Ok(()) } else { Err(RegistryError::BlobUnknown { repo, digest }) }
+    }
+
+    pub(super) fn deletable(&self, who: &Principal, name: &str) -> Result<RepoName, RegistryError> {
+        let repo = self.0.repository(who, Action::DeleteContent, name)?;
+        if self.0.config.delete { Ok(repo) } else { Err(RegistryError::Unsupported { what: "deleting" }) }
+    }
+}
+
+/// The audit line of something that a client changed.
+pub(super) fn event(who: &Principal, action: &str, repo: &RepoName, what: &str) -> audit::Event {
+    audit::Event {
+        who: who.label(),
+        action: action.to_owned(),
+        subject: format!("{repo}@{what}"),
+        outcome: "done".to_owned(),
+        why: String::new(),
+    }
+}

@@ -1,0 +1,275 @@
+//! Uploads that are under way: in memory while they are used, put aside as records when they are not.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
+
+use super::RegistryError;
+use crate::blobs::{Blobs, Writer};
+use crate::names::{Clock, Millis, RepoName, UploadId};
+use crate::state::{Read, Scan, State, StateError, Table, Tx, record};
+
+/// An upload that nobody used for so long is put aside, which frees its open file.
+const IDLE: Duration = Duration::from_secs(30);
+/// An upload that nobody came back to for so long is removed.
+const LIFETIME: Duration = Duration::from_hours(24);
+/// How often removed ones are looked for.
+const SWEEP_EVERY: Duration = Duration::from_hours(1);
+/// So many uploads are kept open; the one idle longest makes room.
+const OPEN_CAP: usize = 256;
+
+/// Uploads that were put aside, by id; the bytes and the hash state are with `blobs`.
+const UPLOADS: Table<UploadId, UploadRecord> = Table::new("registry.uploads");
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct UploadRecord {
+    /// The repository that the upload was begun in; no other may use it.
+    repo: RepoName,
+    /// Which part works on the row.
+    owner: String,
+    /// After this the upload may be removed.
+    lease_until: Millis,
+}
+record!(UploadRecord, 1);
+
+/// The uploads of one process.
+pub(super) struct Sessions {
+    state: State,
+    blobs: Blobs,
+    clock: Arc<dyn Clock>,
+    open: Mutex<HashMap<UploadId, Entry>>,
+    /// Held while a record is turned back into a session, so that one file never gets two writers.
+    resuming: AsyncMutex<()>,
+    swept_at: Mutex<Millis>,
+}
+
+struct Entry {
+    repo: RepoName,
+    slot: Arc<AsyncMutex<Slot>>,
+    touched: Millis,
+}
+
+/// What one request at a time works on.
+pub(super) struct Slot {
+    writer: Option<Writer>,
+    /// A record of it exists, which its end must remove.
+    recorded: bool,
+}
+
+impl Slot {
+    /// The writer, which is there for as long as the slot is held.
+    pub(super) fn writer(&mut self) -> Result<&mut Writer, RegistryError> {
+        self.writer.as_mut().ok_or(RegistryError::UploadUnknown)
+    }
+}
+
+impl Sessions {
+    pub(super) fn new(state: State, blobs: Blobs, clock: Arc<dyn Clock>) -> Self {
+        Self {
+            state,
+            blobs,
+            clock,
+            open: Mutex::default(),
+            resuming: AsyncMutex::new(()),
+            swept_at: Mutex::default(),
+        }
+    }
+
+    fn map(&self) -> std::sync::MutexGuard<'_, HashMap<UploadId, Entry>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Begins an upload.
+    pub(super) async fn begin(&self, repo: &RepoName) -> Result<UploadId, RegistryError> {
+        self.make_room().await?;
+        let writer = self.blobs.begin().await?;
+        let id = writer.id().clone();
+        self.insert(id.clone(), repo.clone(), writer, false);
+        Ok(id)
+    }
+
+    fn insert(&self, id: UploadId, repo: RepoName, writer: Writer, recorded: bool) {
+        let slot = Slot { writer: Some(writer), recorded };
+        let entry = Entry { repo, slot: Arc::new(AsyncMutex::new(slot)), touched: self.clock.now() };
+        self.map().insert(id, entry);
+    }
+
+    /// Takes hold of an upload of this repository, waiting for the request that uses it.
+    pub(super) async fn hold(
+        &self,
+        repo: &RepoName,
+        id: &UploadId,
+    ) -> Result<OwnedMutexGuard<Slot>, RegistryError> {
+        // A slot can be put aside while one waits for it; the second round finds it again.
+        for _ in 0..3 {
+            let Some(slot) = self.find(repo, id)? else {
+                self.resume(repo, id).await?;
+                continue;
+            };
+            let held = slot.lock_owned().await;
+            if held.writer.is_some() {
+                return Ok(held);
+            }
+        }
+        Err(RegistryError::UploadUnknown)
+    }
+
+    fn find(&self, repo: &RepoName, id: &UploadId) -> Result<Option<Arc<AsyncMutex<Slot>>>, RegistryError> {
+        let now = self.clock.now();
+        let mut map = self.map();
+        let Some(entry) = map.get_mut(id) else { return Ok(None) };
+        if entry.repo != *repo {
+            return Err(RegistryError::UploadUnknown);
+        }
+        entry.touched = now;
+        Ok(Some(entry.slot.clone()))
+    }
+
+    /// Makes a session of a record again.
+    async fn resume(&self, repo: &RepoName, id: &UploadId) -> Result<(), RegistryError> {
+        let _one_at_a_time = self.resuming.lock().await;
+        if self.map().contains_key(id) {
+            return Ok(());
+        }
+        let key = id.clone();
+        let record = self.state.read(move |view| view.get(&UPLOADS, &key)).await?;
+        if record.is_none_or(|record| record.repo != *repo) {
+            return Err(RegistryError::UploadUnknown);
+        }
+        self.make_room().await?;
+        let writer = self.blobs.resume(id).await?.ok_or(RegistryError::UploadUnknown)?;
+        self.insert(id.clone(), repo.clone(), writer, true);
+        Ok(())
+    }
+
+    /// Takes the writer out for good; the session is gone whatever comes of it.
+    pub(super) fn take(
+        &self,
+        id: &UploadId,
+        mut held: OwnedMutexGuard<Slot>,
+    ) -> Result<Taken, RegistryError> {
+        self.map().remove(id);
+        let writer = held.writer.take().ok_or(RegistryError::UploadUnknown)?;
+        Ok(Taken { writer, recorded: held.recorded })
+    }
+
+    /// Ends an upload without a blob.
+    pub(super) async fn cancel(
+        &self,
+        id: &UploadId,
+        held: OwnedMutexGuard<Slot>,
+    ) -> Result<(), RegistryError> {
+        let taken = self.take(id, held)?;
+        taken.writer.discard().await?;
+        if taken.recorded {
+            let id = id.clone();
+            self.state.write(move |tx| forget(tx, &id)).await?;
+        }
+        Ok(())
+    }
+
+    /// Sees that one more may be opened.
+    async fn make_room(&self) -> Result<(), RegistryError> {
+        let oldest = {
+            let map = self.map();
+            if map.len() < OPEN_CAP {
+                return Ok(());
+            }
+            let idle = map.iter().filter(|(_, entry)| entry.slot.try_lock().is_ok());
+            idle.min_by_key(|(_, entry)| entry.touched).map(|(id, _)| id.clone())
+        };
+        let oldest = oldest.ok_or(RegistryError::TooManyUploads)?;
+        self.suspend(&oldest).await;
+        Ok(())
+    }
+
+    /// Puts one upload aside, unless a request uses it.
+    async fn suspend(&self, id: &UploadId) {
+        let Some((repo, slot)) = self.map().get(id).map(|entry| (entry.repo.clone(), entry.slot.clone()))
+        else {
+            return;
+        };
+        let Ok(mut held) = slot.try_lock_owned() else { return };
+        // The lock is held until the record is there, so that who waits for the slot finds the record afterwards.
+        let Some(writer) = held.writer.take() else { return };
+        let record = UploadRecord {
+            repo,
+            owner: "registry".to_owned(),
+            lease_until: self.clock.now().after(LIFETIME),
+        };
+        let kept = match writer.suspend().await {
+            Ok(_) => {
+                let key = id.clone();
+                let put = self.state.write(move |tx| tx.put(&UPLOADS, &key, &record)).await;
+                put.map_err(RegistryError::State)
+            }
+            Err(error) => Err(RegistryError::Blobs(error)),
+        };
+        self.map().remove(id);
+        if let Err(error) = kept {
+            tracing::warn!(upload.id = %id, %error, "an upload could not be put aside and is lost");
+        }
+    }
+
+    pub(super) async fn suspend_all(&self) {
+        let ids: Vec<UploadId> = self.map().keys().cloned().collect();
+        for id in ids {
+            self.suspend(&id).await;
+        }
+    }
+
+    pub(super) async fn tend(&self) {
+        let now = self.clock.now();
+        let idle: Vec<UploadId> = {
+            let map = self.map();
+            map.iter()
+                .filter(|(_, entry)| now.since(entry.touched) >= IDLE)
+                .map(|(id, _)| id.clone())
+                .collect()
+        };
+        for id in idle {
+            self.suspend(&id).await;
+        }
+        {
+            let mut swept_at = self.swept_at.lock().unwrap_or_else(PoisonError::into_inner);
+            if now.since(*swept_at) < SWEEP_EVERY {
+                return;
+            }
+            *swept_at = now;
+        }
+        if let Err(error) = self.sweep(now).await {
+            tracing::warn!(%error, "abandoned uploads could not be swept");
+        }
+    }
+
+    /// Removes uploads whose lease has passed; a page a call, the oldest first, as ids grow with time.
+    async fn sweep(&self, now: Millis) -> Result<(), RegistryError> {
+        self.blobs.sweep_uploads().await?;
+        let rows = self.state.read(|view| view.scan(&UPLOADS, &Scan::all(), 200)).await?;
+        for (id, record) in rows {
+            if record.lease_until > now || self.map().contains_key(&id) {
+                continue;
+            }
+            let _one_at_a_time = self.resuming.lock().await;
+            if let Some(writer) = self.blobs.resume(&id).await? {
+                writer.discard().await?;
+            }
+            self.state.write(move |tx| forget(tx, &id)).await?;
+        }
+        Ok(())
+    }
+}
+
+/// A writer that belongs to no session any more.
+pub(super) struct Taken {
+    pub(super) writer: Writer,
+    pub(super) recorded: bool,
+}
+
+/// Removes the record of an upload.
+pub(super) fn forget(tx: &mut Tx<'_>, id: &UploadId) -> Result<(), StateError> {
+    tx.delete(&UPLOADS, id)
+}
