@@ -1,3 +1,5 @@
 //! The `pantry` program.
 
-fn main() {}
+fn main() {
+    pantry::sandbox::jail_entry();
+}

@@ -45,7 +45,8 @@ pub use outcome::{
     End, ExecStatus, Limit, Outcome, OutputCap, SkipReason, SkippedEntry, TakenFile, TakenOutput,
 };
 pub use policy::{
-    DEFAULT_ID, DataMount, Identity, Input, Limits, Network, OutputDir, Policy, Require, SeccompProfile, Stdio, Tmpfs,
+    DEFAULT_ID, DataMount, Identity, Input, Limits, Network, OutputDir, Policy, Require, SeccompProfile,
+    Stdio, Tmpfs,
 };
 pub use receipt::{Enforced, EnforcedLimits, Enforcement, Features, OwnExecutable, Receipt, RootKind};
 pub use ring::Captured;

@@ -69,9 +69,10 @@ impl Cgroups {
             group.create_unified(base.join(name), limits);
         } else {
             group.memory = self.memory.as_ref().and_then(|base| memory_1(base.join(name), limits));
-            group.pids = self.pids.as_ref().and_then(|base| {
-                made(base.join(name), |dir| write(dir, "pids.max", limits.processes + 1))
-            });
+            group.pids = self
+                .pids
+                .as_ref()
+                .and_then(|base| made(base.join(name), |dir| write(dir, "pids.max", limits.processes + 1)));
             group.cpu = self.cpu.as_ref().and_then(|base| {
                 made(base.join(name), |dir| {
                     write(dir, "cpu.cfs_period_us", CPU_PERIOD_US)?;
@@ -165,7 +166,9 @@ impl Group {
     /// Moves a process into every group of the run in which it wasn't born.
     pub(crate) fn add(&self, pid: i32, born_inside: bool) -> io::Result<()> {
         let unified = self.unified.as_ref().filter(|_| !born_inside);
-        for dir in [unified, self.memory.as_ref(), self.pids.as_ref(), self.cpu.as_ref()].into_iter().flatten() {
+        for dir in
+            [unified, self.memory.as_ref(), self.pids.as_ref(), self.cpu.as_ref()].into_iter().flatten()
+        {
             fs::write(dir.join("cgroup.procs"), pid.to_string())?;
         }
         Ok(())

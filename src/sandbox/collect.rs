@@ -25,7 +25,8 @@ pub(crate) fn take(from: &OwnedFd, spec: &OutputDir) -> Result<TakenOutput, Sand
     let failed = |source: std::io::Error| SandboxError::Output { into: spec.into.clone(), source };
     std::fs::DirBuilder::new().mode(0o700).create(&spec.into).map_err(failed)?;
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let into = rustix::fs::openat(CWD, &spec.into, flags, Mode::empty()).map_err(|errno| failed(errno.into()))?;
+    let into =
+        rustix::fs::openat(CWD, &spec.into, flags, Mode::empty()).map_err(|errno| failed(errno.into()))?;
     let mut taker = Taker {
         spec,
         entries: 0,
@@ -108,7 +109,14 @@ impl Taker<'_> {
         Ok(())
     }
 
-    fn subdirectory(&mut self, from: &OwnedFd, into: &OwnedFd, name: &str, path: &str, depth: u32) -> Result<(), Stop> {
+    fn subdirectory(
+        &mut self,
+        from: &OwnedFd,
+        into: &OwnedFd,
+        name: &str,
+        path: &str,
+        depth: u32,
+    ) -> Result<(), Stop> {
         if depth >= self.spec.max_depth.min(DEEPEST) {
             return Err(self.over(OutputCap::Depth));
         }
@@ -201,7 +209,10 @@ mod tests {
         }
     }
 
-    fn run(fill: impl FnOnce(&Path), change: impl FnOnce(&mut OutputDir)) -> (tempfile::TempDir, TakenOutput) {
+    fn run(
+        fill: impl FnOnce(&Path),
+        change: impl FnOnce(&mut OutputDir),
+    ) -> (tempfile::TempDir, TakenOutput) {
         let dir = tempfile::tempdir().unwrap();
         let from = dir.path().join("from");
         fs::create_dir(&from).unwrap();
@@ -238,7 +249,8 @@ mod tests {
             |from| {
                 symlink("/etc/passwd", from.join("link")).unwrap();
                 symlink("/etc", from.join("dirlink")).unwrap();
-                rustix::fs::mknodat(CWD, from.join("fifo"), FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
+                rustix::fs::mknodat(CWD, from.join("fifo"), FileType::Fifo, Mode::from_raw_mode(0o600), 0)
+                    .unwrap();
                 fs::write(from.join("bad\nname"), "x").unwrap();
             },
             |_| {},

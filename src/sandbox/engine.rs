@@ -71,7 +71,9 @@ impl Names {
 fn abandoned(name: &str) -> bool {
     let Some(rest) = name.strip_prefix(PREFIX) else { return false };
     let mut fields = rest.split('-').skip(1);
-    let (Some(Ok(pid)), Some(Ok(born))) = (fields.next().map(str::parse), fields.next().map(str::parse::<u64>)) else {
+    let (Some(Ok(pid)), Some(Ok(born))) =
+        (fields.next().map(str::parse), fields.next().map(str::parse::<u64>))
+    else {
         return false;
     };
     start_time(pid) != Some(born)
@@ -93,7 +95,11 @@ impl Sandbox {
     pub fn new(run_dir: &Path) -> Result<Self, SandboxError> {
         host::check_kernel(&host::kernel())?;
         if !run_dir.is_dir() {
-            std::fs::DirBuilder::new().recursive(true).mode(0o700).create(run_dir).doing("make the run directory")?;
+            std::fs::DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(run_dir)
+                .doing("make the run directory")?;
         }
         let found = fs::symlink_metadata(run_dir).doing("look at the run directory")?;
         if !found.is_dir() || found.uid() != rustix::process::geteuid().as_raw() {
@@ -104,8 +110,8 @@ impl Sandbox {
             ));
         }
         let run_dir = run_dir.canonicalize().doing("look at the run directory")?;
-        let tag: String =
-            Sha256::digest(run_dir.as_os_str().as_encoded_bytes()).iter().take(4).map(|byte| format!("{byte:02x}")).collect();
+        let digest = Sha256::digest(run_dir.as_os_str().as_encoded_bytes());
+        let tag = format!("{:02x}{:02x}{:02x}{:02x}", digest[0], digest[1], digest[2], digest[3]);
         let shared = Shared { names: Names::new(&tag), groups: Cgroups::detect(Move::Allowed), run_dir };
         Ok(Self { shared: Arc::new(shared), helper: PathBuf::from(OWN_EXECUTABLE) })
     }
@@ -149,7 +155,7 @@ impl Sandbox {
             cancel,
             signals: None,
         };
-        run::run(policy, streams, around)
+        run::run(policy, streams, &around)
     }
 
     /// Removes what a crashed predecessor left: entries of the run directory, and control groups of dead owners.
@@ -160,7 +166,8 @@ impl Sandbox {
         let mut swept = Swept { groups: self.shared.groups.sweep(abandoned), ..Swept::default() };
         for entry in fs::read_dir(&self.shared.run_dir).doing("read the run directory")?.flatten() {
             let is_dir = entry.file_type().is_ok_and(|kind| kind.is_dir());
-            let removed = if is_dir { fs::remove_dir_all(entry.path()) } else { fs::remove_file(entry.path()) };
+            let removed =
+                if is_dir { fs::remove_dir_all(entry.path()) } else { fs::remove_file(entry.path()) };
             swept.entries += u64::from(removed.is_ok());
         }
         Ok(swept)
@@ -174,7 +181,11 @@ impl Sandbox {
         let mut policy = Policy::new(root, argv);
         policy.limits.wall_ms = 10_000;
         let outcome = self.run(&policy, StdinBytes::Empty, &Cancel::new()?)?;
-        if outcome.end == End::Exited(0) { Ok(outcome.receipt) } else { Err(SandboxError::Probe { end: outcome.end }) }
+        if outcome.end == End::Exited(0) {
+            Ok(outcome.receipt)
+        } else {
+            Err(SandboxError::Probe { end: outcome.end })
+        }
     }
 }
 
@@ -209,10 +220,12 @@ pub fn exec_with_helper(policy: &Policy, helper: &Path) -> Result<ExecStatus, Sa
     host::check_kernel(&host::kernel())?;
     validate::check(policy)?;
     let mut mask = SigSet::empty();
-    FORWARDED.into_iter().for_each(|signal| mask.add(signal));
+    for signal in FORWARDED {
+        mask.add(signal);
+    }
     let before = mask.thread_swap_mask(nix::sys::signal::SigmaskHow::SIG_BLOCK).doing("hold signals back")?;
-    let signals =
-        SignalFd::with_flags(&mask, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).doing("hold signals back")?;
+    let signals = SignalFd::with_flags(&mask, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
+        .doing("hold signals back")?;
     let (name, _) = Names::new("exec").next();
     let around = Surroundings {
         helper,
@@ -223,7 +236,7 @@ pub fn exec_with_helper(policy: &Policy, helper: &Path) -> Result<ExecStatus, Sa
     };
     let mut policy = policy.clone();
     policy.stdio = Stdio::Inherit;
-    let ran = run::run(&policy, Streams::inherited()?, around);
+    let ran = run::run(&policy, Streams::inherited()?, &around);
     let _restored = before.thread_set_mask();
     let Outcome { end, receipt, .. } = ran?;
     Ok(ExecStatus { code: exit_code(end), end, receipt })

@@ -64,7 +64,11 @@ pub enum SandboxError {
 }
 
 fn describe(errno: i32) -> String {
-    if errno == 0 { "it ended without a word".to_owned() } else { io::Error::from_raw_os_error(errno).to_string() }
+    if errno == 0 {
+        "it ended without a word".to_owned()
+    } else {
+        io::Error::from_raw_os_error(errno).to_string()
+    }
 }
 
 impl SandboxError {
@@ -131,7 +135,10 @@ impl<T> Step<T> for Result<T, rustix::io::Errno> {
     }
 
     fn step_at(self, step: &str, path: &std::path::Path) -> Result<T, Fault> {
-        self.map_err(|errno| Fault { step: format!("{step} {}", path.display()), errno: errno.raw_os_error() })
+        self.map_err(|errno| Fault {
+            step: format!("{step} {}", path.display()),
+            errno: errno.raw_os_error(),
+        })
     }
 }
 

@@ -66,8 +66,9 @@ fn serve(control: &OwnedFd) -> Result<(), Fault> {
     let _already_leader = rustix::process::setsid();
     rustix::process::chdir("/").step("leave the caller's directory")?;
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
-    let (order, fds) =
-        wire::receive_message::<Order>(control).step("receive the order")?.ok_or_else(|| lost("receive the order"))?;
+    let (order, fds) = wire::receive_message::<Order>(control)
+        .step("receive the order")?
+        .ok_or_else(|| lost("receive the order"))?;
     let mut fds = fds.into_iter();
     let mut next = || fds.next().ok_or_else(|| lost("receive the order's descriptors"));
     let given = Given {
@@ -77,7 +78,8 @@ fn serve(control: &OwnedFd) -> Result<(), Fault> {
         cgroup: if order.into_cgroup { Some(next()?) } else { None },
     };
     let launch = read_launch(&given.launch)?;
-    let (sync_read, sync_write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).step("make a pipe")?;
+    let (sync_read, sync_write) =
+        rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).step("make a pipe")?;
     let (cloned, in_cgroup) = clone(&launch, given.cgroup.as_ref())?;
     let (pid, pidfd) = match cloned {
         Cloned::Child => become_init(given, sync_read, sync_write),
@@ -90,7 +92,8 @@ fn serve(control: &OwnedFd) -> Result<(), Fault> {
     } else {
         watch(control, &pidfd);
     }
-    let _reaped = rustix::io::retry_on_intr(|| waitpid(rustix::process::Pid::from_raw(pid), WaitOptions::empty()));
+    let _reaped =
+        rustix::io::retry_on_intr(|| waitpid(rustix::process::Pid::from_raw(pid), WaitOptions::empty()));
     result
 }
 
@@ -113,8 +116,11 @@ pub(crate) fn read_launch(file: &OwnedFd) -> Result<Launch, Fault> {
 }
 
 fn clone(launch: &Launch, cgroup: Option<&OwnedFd>) -> Result<(Cloned, bool), Fault> {
-    let mut flags =
-        libc::CLONE_NEWUSER | libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
+    let mut flags = libc::CLONE_NEWUSER
+        | libc::CLONE_NEWNS
+        | libc::CLONE_NEWPID
+        | libc::CLONE_NEWIPC
+        | libc::CLONE_NEWUTS;
     if launch.policy.network == Network::None {
         flags |= libc::CLONE_NEWNET;
     }
@@ -137,7 +143,8 @@ fn release(
     pidfd: &OwnedFd,
     sync: impl AsFd,
 ) -> Result<(), Fault> {
-    wire::send_message(control, &FromHelper::Cloned { pid, in_cgroup }, &[pidfd.as_fd()]).step("tell the pid")?;
+    wire::send_message(control, &FromHelper::Cloned { pid, in_cgroup }, &[pidfd.as_fd()])
+        .step("tell the pid")?;
     let (answer, _) = wire::receive(control).step("wait for the go-ahead")?;
     if answer != GO {
         return Err(lost("wait for the go-ahead"));
@@ -153,16 +160,20 @@ fn release(
 
 fn write_map(pid: i32, name: &str, value: &str) -> Result<(), Fault> {
     let path = PathBuf::from(format!("/proc/{pid}/{name}"));
-    fs::OpenOptions::new().write(true).open(&path).and_then(|mut file| file.write_all(value.as_bytes())).map_err(
-        |error| Fault { step: format!("write the id map {name}"), errno: error.raw_os_error().unwrap_or(libc::EIO) },
-    )
+    fs::OpenOptions::new()
+        .write(true)
+        .open(&path)
+        .and_then(|mut file| file.write_all(value.as_bytes()))
+        .map_err(|error| Fault {
+            step: format!("write the id map {name}"),
+            errno: error.raw_os_error().unwrap_or(libc::EIO),
+        })
 }
 
 /// Waits for the end of the init; kills it when the caller is gone.
 fn watch(control: &OwnedFd, pidfd: &OwnedFd) {
     loop {
-        let mut fds =
-            [PollFd::new(pidfd, PollFlags::IN), PollFd::new(control, PollFlags::IN)];
+        let mut fds = [PollFd::new(pidfd, PollFlags::IN), PollFd::new(control, PollFlags::IN)];
         match poll(&mut fds, None) {
             Ok(_) => {}
             Err(Errno::INTR) => continue,
@@ -204,11 +215,9 @@ fn execute_protected(given: Given, sync: OwnedFd) -> Result<std::convert::Infall
         sys::place(fd, number).step("arrange descriptors")?;
     }
     let mut byte = [0; 1];
-    let sync = rustix::io::fcntl_dupfd_cloexec(
-        sys::take_inherited(FD_SYNC).step("arrange descriptors")?,
-        FD_HIGH,
-    )
-    .step("arrange descriptors")?;
+    let sync =
+        rustix::io::fcntl_dupfd_cloexec(sys::take_inherited(FD_SYNC).step("arrange descriptors")?, FD_HIGH)
+            .step("arrange descriptors")?;
     if rustix::io::retry_on_intr(|| rustix::io::read(&sync, &mut byte)).step("wait for the id maps")? != 1 {
         // The helper is gone, and with it everybody who could be told.
         sys::exit(LOST);
@@ -246,12 +255,14 @@ fn read_only_self() -> Result<OwnedFd, Fault> {
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     // By path: the mount behind /proc/self/exe belongs to the outer mount namespace and can't be cloned here.
     let tree = rustix::mount::open_tree(rustix::fs::CWD, &path, flags).step(step)?;
-    let (ours, there) = (rustix::fs::stat("/proc/self/exe").step(step)?, rustix::fs::fstat(&tree).step(step)?);
+    let (ours, there) =
+        (rustix::fs::stat("/proc/self/exe").step(step)?, rustix::fs::fstat(&tree).step(step)?);
     if (ours.st_dev, ours.st_ino) != (there.st_dev, there.st_ino) {
         // Replaced by an upgrade since we started.
         return Err(Fault { step: step.to_owned(), errno: libc::ESTALE });
     }
-    sys::set_mount_attr(tree.as_fd(), sys::ATTR_RDONLY | sys::ATTR_NOSUID | sys::ATTR_NODEV, false).step(step)?;
+    sys::set_mount_attr(tree.as_fd(), sys::ATTR_RDONLY | sys::ATTR_NOSUID | sys::ATTR_NODEV, false)
+        .step(step)?;
     Ok(tree)
 }
 

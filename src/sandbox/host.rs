@@ -61,7 +61,8 @@ pub(crate) fn kernel() -> String {
 
 /// Refuses kernels that lack what every run needs.
 pub(crate) fn check_kernel(release: &str) -> Result<(), SandboxError> {
-    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|part| part.parse::<u32>().unwrap_or(0));
+    let mut numbers =
+        release.split(|c: char| !c.is_ascii_digit()).map(|part| part.parse::<u32>().unwrap_or(0));
     let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
     if version >= (5, 15) {
         return Ok(());
@@ -76,10 +77,16 @@ pub(crate) fn check_kernel(release: &str) -> Result<(), SandboxError> {
 pub(crate) fn explain(fault: Fault) -> SandboxError {
     let setting = |path: &str| fs::read_to_string(path).ok().map(|text| text.trim().to_owned());
     let refused = matches!(fault.errno, libc::EPERM | libc::EACCES);
-    let unsupported = |what: &str, hint: &str| SandboxError::Unsupported { what: what.to_owned(), hint: hint.to_owned() };
-    if fault.step == "clone3" && (refused || matches!(fault.errno, libc::ENOSPC | libc::EUSERS | libc::ENOSYS)) {
+    let unsupported =
+        |what: &str, hint: &str| SandboxError::Unsupported { what: what.to_owned(), hint: hint.to_owned() };
+    if fault.step == "clone3"
+        && (refused || matches!(fault.errno, libc::ENOSPC | libc::EUSERS | libc::ENOSYS))
+    {
         if setting("/proc/sys/kernel/unprivileged_userns_clone").as_deref() == Some("0") {
-            return unsupported("user namespaces are off", "set kernel.unprivileged_userns_clone=1 by sysctl");
+            return unsupported(
+                "user namespaces are off",
+                "set kernel.unprivileged_userns_clone=1 by sysctl",
+            );
         }
         if setting("/proc/sys/user/max_user_namespaces").as_deref() == Some("0") {
             return unsupported("user namespaces are off", "set user.max_user_namespaces above 0 by sysctl");
@@ -95,7 +102,8 @@ pub(crate) fn explain(fault: Fault) -> SandboxError {
             "run outside the container, or give it an unmasked /proc (systempaths=unconfined, or no ProtectKernelTunables and ProtectKernelLogs in the unit)",
         );
     }
-    let restricted = setting("/proc/sys/kernel/apparmor_restrict_unprivileged_userns").as_deref() == Some("1");
+    let restricted =
+        setting("/proc/sys/kernel/apparmor_restrict_unprivileged_userns").as_deref() == Some("1");
     if refused && restricted && !rustix::process::geteuid().is_root() {
         return unsupported(
             "AppArmor takes the rights away that a user namespace gives",
@@ -121,6 +129,8 @@ mod tests {
     fn old_kernels_are_refused_by_name() {
         assert!(check_kernel("6.18.44-fc").is_ok());
         assert!(check_kernel("5.15.0").is_ok());
-        assert!(check_kernel("5.4.0-150-generic").is_err_and(|error| error.to_string().contains("5.4.0-150")));
+        assert!(
+            check_kernel("5.4.0-150-generic").is_err_and(|error| error.to_string().contains("5.4.0-150"))
+        );
     }
 }

@@ -16,7 +16,6 @@ use rustix::thread::{CapabilitiesSecureBits, CapabilitySet, CapabilitySets, Gid,
 
 use super::error::{Fault, Step};
 use super::helper::{FD_LAUNCH, FD_STATUS, FD_SYNC, read_launch};
-use super::outcome::Limit;
 use super::payload;
 use super::receipt::OwnExecutable;
 use super::sys;
@@ -64,8 +63,10 @@ fn start(status: &OwnedFd, launch: &OwnedFd, own_executable: OwnExecutable) -> R
     let mut mask = SigSet::empty();
     mask.add(NixSignal::SIGCHLD);
     mask.thread_block().step("block SIGCHLD")?;
-    let signals = SignalFd::with_flags(&mask, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).step("make a signalfd")?;
-    let (failed_read, failed_write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).step("make a pipe")?;
+    let signals = SignalFd::with_flags(&mask, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
+        .step("make a signalfd")?;
+    let (failed_read, failed_write) =
+        rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).step("make a pipe")?;
     let Some(program) = sys::fork_single_threaded().step("fork the program")? else {
         let fault = payload::execute(&launch);
         let bytes = serde_json::to_vec(&fault).unwrap_or_default();
@@ -93,7 +94,8 @@ fn failed_exec(pipe: &OwnedFd) -> Result<Option<Fault>, Fault> {
     let mut bytes = Vec::new();
     let mut buffer = [0; 1024];
     loop {
-        let read = rustix::io::retry_on_intr(|| rustix::io::read(pipe, &mut buffer)).step("wait for the exec")?;
+        let read =
+            rustix::io::retry_on_intr(|| rustix::io::read(pipe, &mut buffer)).step("wait for the exec")?;
         if read == 0 {
             break;
         }
@@ -108,7 +110,8 @@ fn failed_exec(pipe: &OwnedFd) -> Result<Option<Fault>, Fault> {
 
 /// Becomes the id inside, keeping the capabilities in the jail's user namespace for the set-up.
 fn take_identity(launch: &Launch) -> Result<(), Fault> {
-    rustix::thread::set_capabilities_secure_bits(CapabilitiesSecureBits::NO_SETUID_FIXUP).step("keep capabilities")?;
+    rustix::thread::set_capabilities_secure_bits(CapabilitiesSecureBits::NO_SETUID_FIXUP)
+        .step("keep capabilities")?;
     let identity = launch.policy.identity;
     if launch.as_root {
         rustix::thread::set_thread_groups(&[]).step("drop groups")?;
@@ -136,7 +139,9 @@ impl Running {
         let mut watchdog = Watchdog::new(&self.launch);
         let mut due = Instant::now();
         loop {
-            if let Some(limit) = watchdog.as_mut().filter(|_| Instant::now() >= due).and_then(|dog| dog.sample()) {
+            if let Some(limit) =
+                watchdog.as_mut().filter(|_| Instant::now() >= due).and_then(Watchdog::sample)
+            {
                 Self::leave(status, watchdog.as_ref(), |sampled| FromInit::Hit { limit, sampled });
             }
             if let Some(dog) = &watchdog {
@@ -150,7 +155,9 @@ impl Running {
             ];
             match wait_for(&mut fds, timeout) {
                 Ok(()) | Err(Errno::INTR) => {}
-                Err(errno) => return Fault { step: "attend the run".to_owned(), errno: errno.raw_os_error() },
+                Err(errno) => {
+                    return Fault { step: "attend the run".to_owned(), errno: errno.raw_os_error() };
+                }
             }
             let [children, messages, helper] = fds.map(|fd| fd.revents());
             if helper.intersects(PollFlags::HUP | PollFlags::ERR) {
@@ -159,7 +166,11 @@ impl Running {
             if !children.is_empty() {
                 while matches!(self.signals.read_signal(), Ok(Some(_))) {}
                 if let Some((exited, signaled)) = self.reap() {
-                    Self::leave(status, watchdog.as_ref(), |sampled| FromInit::Ended { exited, signaled, sampled });
+                    Self::leave(status, watchdog.as_ref(), |sampled| FromInit::Ended {
+                        exited,
+                        signaled,
+                        sampled,
+                    });
                 }
             }
             if !messages.is_empty() {
@@ -207,6 +218,3 @@ fn wait_for(fds: &mut [PollFd<'_>], timeout: Option<Duration>) -> Result<(), Err
     let timeout = timeout.map(world::timespec);
     poll(fds, timeout.as_ref()).map(|_| ())
 }
-
-/// The limit that a watchdog's sample shows to be reached.
-pub(crate) type Reached = Option<Limit>;

@@ -24,18 +24,25 @@ pub(crate) fn execute(launch: &Launch) -> Fault {
 
 fn prepare_and_execute(launch: &Launch) -> Result<std::convert::Infallible, Fault> {
     let policy = &launch.policy;
-    let text = |value: &str| CString::new(value).map_err(|_| Fault { step: "take the arguments".into(), errno: libc::EINVAL });
+    let text = |value: &str| {
+        CString::new(value).map_err(|_| Fault { step: "take the arguments".into(), errno: libc::EINVAL })
+    };
     let arguments = policy.argv.iter().map(|value| text(value)).collect::<Result<Vec<_>, _>>()?;
-    let environment =
-        policy.env.iter().map(|(name, value)| text(&format!("{name}={value}"))).collect::<Result<Vec<_>, _>>()?;
-    let program = arguments.first().ok_or_else(|| Fault { step: "take the arguments".into(), errno: libc::EINVAL })?;
+    let environment = policy
+        .env
+        .iter()
+        .map(|(name, value)| text(&format!("{name}={value}")))
+        .collect::<Result<Vec<_>, _>>()?;
+    let program =
+        arguments.first().ok_or_else(|| Fault { step: "take the arguments".into(), errno: libc::EINVAL })?;
 
     rustix::process::setsid().step("make a session")?;
     sys::default_signals();
     set_limits(launch)?;
     // The init keeps its own score, so that the kernel ends the program first. The file belongs to the id inside
     // only while the process is dumpable, which executing makes it anyway.
-    rustix::process::set_dumpable_behavior(DumpableBehavior::Dumpable).step("raise the out-of-memory score")?;
+    rustix::process::set_dumpable_behavior(DumpableBehavior::Dumpable)
+        .step("raise the out-of-memory score")?;
     fs::write("/proc/self/oom_score_adj", "1000").map_err(|error| Fault {
         step: "raise the out-of-memory score".into(),
         errno: error.raw_os_error().unwrap_or(libc::EIO),
@@ -111,7 +118,10 @@ fn drop_rights() -> Result<(), Fault> {
         | CapabilitiesSecureBits::NO_CAP_AMBIENT_RAISE_LOCKED;
     rustix::thread::set_capabilities_secure_bits(locked).step("lock secure bits")?;
     let none = CapabilitySet::empty();
-    rustix::thread::set_capabilities(None, CapabilitySets { effective: none, permitted: none, inheritable: none })
-        .step(step)?;
+    rustix::thread::set_capabilities(
+        None,
+        CapabilitySets { effective: none, permitted: none, inheritable: none },
+    )
+    .step(step)?;
     rustix::thread::set_no_new_privs(true).step("forbid new privileges")
 }

@@ -60,6 +60,7 @@ pub struct EnforcedLimits {
 
 /// The kernel features that a run used.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(clippy::struct_excessive_bools)] // each is one kernel feature, there or not
 pub struct Features {
     /// A user namespace of its own.
     pub user_namespace: bool,
@@ -72,10 +73,10 @@ pub struct Features {
     /// Whether a session keyring of its own could be made (without one keys are still out of reach: the calls are
     /// denied).
     pub session_keyring: bool,
-    /// How our own executable was protected.
-    pub own_executable: OwnExecutable,
-    /// How the root was made.
-    pub root: RootKind,
+    /// How our own executable was protected; none if the run was cancelled before its program began.
+    pub own_executable: Option<OwnExecutable>,
+    /// How the root was made; none if the run was cancelled before its program began.
+    pub root: Option<RootKind>,
 }
 
 /// How our own executable is kept from being written through `/proc`.

@@ -31,7 +31,8 @@ fn printable(bytes: &[u8]) -> String {
     let mut out = String::with_capacity(bytes.len());
     for character in String::from_utf8_lossy(bytes).chars() {
         // Direction overrides can make a line read as another one, so they are escaped like control characters.
-        let reorders = matches!(character, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        let reorders =
+            matches!(character, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
         if character == '\n' || character == '\t' || !(character.is_control() || reorders) {
             out.push(character);
         } else {

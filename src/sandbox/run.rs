@@ -45,7 +45,7 @@ pub(crate) struct Surroundings<'a> {
 pub(crate) fn run(
     policy: &Policy,
     streams: (Streams, ProgramEnds),
-    around: Surroundings<'_>,
+    around: &Surroundings<'_>,
 ) -> Result<Outcome, SandboxError> {
     let begun = Instant::now();
     let limits = enforced(policy, &around.group);
@@ -64,8 +64,8 @@ pub(crate) fn run(
         fault: None,
         refused: Refusals::default(),
     };
-    let mut helper = attended.start(&around, &limits, ends)?;
-    let attending = attended.attend(&around, begun);
+    let mut helper = attended.start(around, &limits, ends)?;
+    let attending = attended.attend(around, begun);
     if attending.is_err() {
         attended.kill(&around.group);
     }
@@ -74,7 +74,7 @@ pub(crate) fn run(
     helper.wait().doing("wait for the helper")?;
     attending?;
     attended.last_words();
-    attended.conclude(&around, limits, begun)
+    attended.conclude(around, limits, begun)
 }
 
 #[derive(Default)]
@@ -112,7 +112,12 @@ enum Source {
 }
 
 impl Attended<'_> {
-    fn start(&mut self, around: &Surroundings<'_>, limits: &EnforcedLimits, ends: ProgramEnds) -> Result<Child, SandboxError> {
+    fn start(
+        &mut self,
+        around: &Surroundings<'_>,
+        limits: &EnforcedLimits,
+        ends: ProgramEnds,
+    ) -> Result<Child, SandboxError> {
         let launch = Launch {
             policy: self.policy.clone(),
             as_root: around.ids.as_root,
@@ -143,6 +148,8 @@ impl Attended<'_> {
         fds.extend(birthplace.iter().map(AsFd::as_fd));
         // A helper that is dead already is found by the end of file on its socket.
         let _told = wire::send_message(&control, &order, &fds);
+        // Only the program may hold these: a copy here would keep its pipes open.
+        drop(ends);
         self.control = Some(control);
         self.status = Some(status);
         Ok(child)
@@ -154,7 +161,15 @@ impl Attended<'_> {
             wall_ms => Some(Duration::from_millis(wall_ms)),
         };
         loop {
-            let allowed = if self.started.is_some() { wall } else { Some(wall.map_or(SET_UP, |wall| wall.min(SET_UP))) };
+            if self.control.is_none() && self.pidfd.is_none() {
+                // Nothing was born, and now nothing can be.
+                return Ok(());
+            }
+            let allowed = if self.started.is_some() {
+                wall
+            } else {
+                Some(wall.map_or(SET_UP, |wall| wall.min(SET_UP)))
+            };
             let left = allowed.map(|allowed| (begun + allowed).saturating_duration_since(Instant::now()));
             if left == Some(Duration::ZERO) && self.killed.is_none() {
                 self.end(End::TimedOut, &around.group);
@@ -209,8 +224,8 @@ impl Attended<'_> {
     /// Handles what one descriptor has; true when the init is gone.
     fn handle(&mut self, source: Source, around: &Surroundings<'_>) -> Result<bool, SandboxError> {
         match source {
-            Source::Control => return self.from_helper(around),
-            Source::Status => self.from_init(),
+            Source::Control => return self.hear_helper(around),
+            Source::Status => self.hear_init(),
             Source::Gone => return Ok(true),
             Source::Stdin => self.streams.write(),
             Source::Output(index) => self.streams.read(index),
@@ -227,7 +242,7 @@ impl Attended<'_> {
         Ok(false)
     }
 
-    fn from_helper(&mut self, around: &Surroundings<'_>) -> Result<bool, SandboxError> {
+    fn hear_helper(&mut self, around: &Surroundings<'_>) -> Result<bool, SandboxError> {
         let Some(control) = &self.control else { return Ok(false) };
         match wire::receive_message::<FromHelper>(control).doing("hear the helper")? {
             Some((FromHelper::Cloned { pid, in_cgroup }, mut fds)) => {
@@ -249,7 +264,7 @@ impl Attended<'_> {
         }
     }
 
-    fn from_init(&mut self) {
+    fn hear_init(&mut self) {
         let Some(status) = &self.status else { return };
         match wire::receive_message::<FromInit>(status) {
             Ok(Some((FromInit::Failed(fault), _))) => {
@@ -267,7 +282,9 @@ impl Attended<'_> {
                 };
                 self.said = Some((end, sampled));
             }
-            Ok(Some((FromInit::Hit { limit, sampled }, _))) => self.said = Some((End::LimitHit(limit), sampled)),
+            Ok(Some((FromInit::Hit { limit, sampled }, _))) => {
+                self.said = Some((End::LimitHit(limit), sampled));
+            }
             Ok(None) | Err(_) => self.status = None,
         }
     }
@@ -305,7 +322,7 @@ impl Attended<'_> {
     /// Reads what was said before the end and is still on the way.
     fn last_words(&mut self) {
         while self.status.is_some() {
-            self.from_init();
+            self.hear_init();
         }
         for index in 0..self.streams.output.len() {
             if !self.streams.over_cap() {
@@ -318,15 +335,18 @@ impl Attended<'_> {
         let events = group.events();
         let sampled = self.said.map(|(_, sampled)| sampled).unwrap_or_default();
         let end = match (self.said, self.killed, &self.fault) {
+            (None, Some(End::Cancelled), _) => End::Cancelled,
             (None, _, Some(fault)) => return Err(host::explain(fault.clone())),
             _ if self.streams.over_cap() => End::LimitHit(Limit::Output),
             (Some((end, _)), ..) => end,
-            (None, Some(killed), _) if self.started.is_some() || killed == End::Cancelled => killed,
+            (None, Some(killed), _) if self.started.is_some() => killed,
             (None, ..) if events.out_of_memory > 0 => End::LimitHit(Limit::Memory),
             (None, Some(_), _) => {
                 return Err(SandboxError::Setup { step: "finish the set-up in time".to_owned(), errno: 0 });
             }
-            (None, None, None) => return Err(SandboxError::Setup { step: "keep the init alive".to_owned(), errno: 0 }),
+            (None, None, None) => {
+                return Err(SandboxError::Setup { step: "keep the init alive".to_owned(), errno: 0 });
+            }
         };
         let failed = !matches!(end, End::Exited(0) | End::Cancelled | End::LimitHit(_) | End::Denied);
         Ok(if failed && events.out_of_memory > 0 {
@@ -338,12 +358,14 @@ impl Attended<'_> {
         })
     }
 
-    fn conclude(self, around: &Surroundings<'_>, limits: EnforcedLimits, begun: Instant) -> Result<Outcome, SandboxError> {
+    fn conclude(
+        self,
+        around: &Surroundings<'_>,
+        limits: EnforcedLimits,
+        begun: Instant,
+    ) -> Result<Outcome, SandboxError> {
         let mut end = self.judge(&around.group)?;
         let wall_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
-        let Some(started) = self.started else {
-            return Err(SandboxError::Setup { step: "start the program".to_owned(), errno: 0 });
-        };
         let mut outputs: Vec<TakenOutput> = Vec::new();
         for (from, spec) in self.outputs.iter().zip(&self.policy.outputs) {
             let taken = collect::take(from, spec)?;
@@ -362,9 +384,9 @@ impl Attended<'_> {
                 network_namespace: self.policy.network == Network::None,
                 seccomp: true,
                 landlock_abi: None,
-                session_keyring: started.session_keyring,
-                own_executable: started.own_executable,
-                root: started.root,
+                session_keyring: self.started.is_some_and(|started| started.session_keyring),
+                own_executable: self.started.map(|started| started.own_executable),
+                root: self.started.map(|started| started.root),
             },
             ownership_emulated: self.policy.emulates_ownership(),
             peak_memory_bytes: around.group.peak_memory_bytes().or(sampled),
@@ -420,7 +442,10 @@ fn check_required(policy: &Policy, limits: &EnforcedLimits) -> Result<(), Sandbo
         if offered.enforced_by < wanted {
             return Err(SandboxError::refused(
                 format!("require.{what}"),
-                format!("this host enforces it by {}, and {wanted} is the weakest accepted", offered.enforced_by),
+                format!(
+                    "this host enforces it by {}, and {wanted} is the weakest accepted",
+                    offered.enforced_by
+                ),
                 "delegate the memory, pids and cpu controllers to Pantry (Delegate=cpu memory pids), or accept less",
             ));
         }

@@ -64,7 +64,8 @@ impl Streams {
             Ok((Drain { pipe: Some(ours), ring: Ring::new(cap) }, theirs))
         };
         let ((stdout, program_out), (stderr, program_err)) = (drain()?, drain()?);
-        let streams = Self { input, output: [stdout, stderr], total: 0, total_cap: limits.output_total_bytes };
+        let streams =
+            Self { input, output: [stdout, stderr], total: 0, total_cap: limits.output_total_bytes };
         Ok((streams, [program_in, program_out, program_err]))
     }
 
@@ -75,7 +76,11 @@ impl Streams {
             Err(Errno::BADF) => null(),
             other => other.doing("pass a stream on"),
         };
-        let ends = [copy(std::io::stdin().as_fd())?, copy(std::io::stdout().as_fd())?, copy(std::io::stderr().as_fd())?];
+        let ends = [
+            copy(std::io::stdin().as_fd())?,
+            copy(std::io::stdout().as_fd())?,
+            copy(std::io::stderr().as_fd())?,
+        ];
         let none = || Drain { pipe: None, ring: Ring::new(0) };
         Ok((Self { input: None, output: [none(), none()], total: 0, total_cap: u64::MAX }, ends))
     }
@@ -140,7 +145,12 @@ impl Drain {
 }
 
 fn null() -> Result<OwnedFd, SandboxError> {
-    fs::OpenOptions::new().read(true).write(true).open("/dev/null").map(|file| OwnedFd::from(file.into_file())).doing("open /dev/null")
+    fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open("/dev/null")
+        .map(|file| OwnedFd::from(file.into_file()))
+        .doing("open /dev/null")
 }
 
 fn unblocked(fd: &OwnedFd) -> Result<(), SandboxError> {

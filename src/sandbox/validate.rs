@@ -19,7 +19,11 @@ pub(crate) fn check(policy: &Policy) -> Result<(), SandboxError> {
     let name = &policy.hostname;
     let fits = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'.';
     if name.is_empty() || name.len() > 64 || !name.bytes().all(fits) {
-        return Err(SandboxError::refused("hostname", "it is no host name", "use letters, digits, '-' and '.', at most 64"));
+        return Err(SandboxError::refused(
+            "hostname",
+            "it is no host name",
+            "use letters, digits, '-' and '.', at most 64",
+        ));
     }
     let nobody = u32::MAX;
     let identity = &policy.identity;
@@ -55,10 +59,16 @@ fn program(policy: &Policy) -> Result<(), SandboxError> {
         }
     }
     if size > MOST_TEXT {
-        return Err(SandboxError::refused("argv and env", "they are over 1 MiB together", "pass large data as an input"));
+        return Err(SandboxError::refused(
+            "argv and env",
+            "they are over 1 MiB together",
+            "pass large data as an input",
+        ));
     }
     match policy.env.keys().find(|name| name.is_empty() || name.contains('=')) {
-        Some(name) => Err(SandboxError::refused(format!("env {name:?}"), "it is no variable name", "rename it")),
+        Some(name) => {
+            Err(SandboxError::refused(format!("env {name:?}"), "it is no variable name", "rename it"))
+        }
         None => Ok(()),
     }
 }
@@ -115,7 +125,8 @@ fn places(policy: &Policy) -> Result<(), SandboxError> {
                 "choose a path outside /, /proc, /dev and /sys",
             ));
         }
-        for (other, foreign) in points.iter().enumerate().filter(|(i, _)| *i != index).map(|(_, other)| other) {
+        for (other, foreign) in points.iter().enumerate().filter(|(i, _)| *i != index).map(|(_, other)| other)
+        {
             if point == other {
                 return Err(SandboxError::refused(
                     format!("mount point {}", point.display()),
@@ -154,7 +165,11 @@ fn limits(policy: &Policy) -> Result<(), SandboxError> {
         return Err(SandboxError::refused("limits", "a value is beyond what the kernel takes", "lower it"));
     }
     if limits.output_bytes > 64 * 1024 * 1024 {
-        return Err(SandboxError::refused("limits.output_bytes", "over 64 MiB would be kept in memory", "lower it"));
+        return Err(SandboxError::refused(
+            "limits.output_bytes",
+            "over 64 MiB would be kept in memory",
+            "lower it",
+        ));
     }
     if limits.wall_ms == 0 && policy.profile != SeccompProfile::Command {
         return Err(SandboxError::refused(
@@ -164,10 +179,16 @@ fn limits(policy: &Policy) -> Result<(), SandboxError> {
         ));
     }
     let scratch = policy.tmpfs.iter().map(|tmpfs| (tmpfs.size_bytes, tmpfs.inodes));
-    for (size, inodes) in scratch.chain(policy.outputs.iter().map(|output| (output.size_bytes, output.inodes))) {
+    for (size, inodes) in
+        scratch.chain(policy.outputs.iter().map(|output| (output.size_bytes, output.inodes)))
+    {
         // To the kernel 0 means without limit.
         if size < 4096 || inodes < 2 {
-            return Err(SandboxError::refused("tmpfs", "it needs at least 4096 bytes and 2 inodes", "raise them"));
+            return Err(SandboxError::refused(
+                "tmpfs",
+                "it needs at least 4096 bytes and 2 inodes",
+                "raise them",
+            ));
         }
     }
     Ok(())

@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 
 use fs_err as fs;
 
-use super::init::Reached;
 use super::outcome::Limit;
 use super::wire::{Launch, Sampled, Watch};
 
@@ -63,14 +62,14 @@ impl Watchdog {
     }
 
     /// Looks once; says which limit is reached.
-    pub(crate) fn sample(&mut self) -> Reached {
+    pub(crate) fn sample(&mut self) -> Option<Limit> {
         let started = Instant::now();
         let reached = self.look(started);
         self.pause = (started.elapsed() * SHARE).max(SHORTEST_PAUSE);
         reached
     }
 
-    fn look(&mut self, now: Instant) -> Reached {
+    fn look(&mut self, now: Instant) -> Option<Limit> {
         let mut pids = Vec::new();
         for entry in fs::read_dir("/proc").ok()?.flatten() {
             if let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) {
@@ -89,7 +88,8 @@ impl Watchdog {
         let mut memory = resident + self.shared_segments();
         if memory > self.memory_bytes {
             // Pages of files are counted in every process that maps them, and can be dropped: look closer.
-            memory = self.shared_segments() + pids.iter().filter(|pid| **pid != 1).map(|pid| self.own_memory(*pid)).sum::<u64>();
+            memory = self.shared_segments()
+                + pids.iter().filter(|pid| **pid != 1).map(|pid| self.own_memory(*pid)).sum::<u64>();
         }
         self.seen.peak_memory_bytes = self.seen.peak_memory_bytes.max(memory);
         if self.watch.memory && memory > self.memory_bytes {
@@ -118,14 +118,16 @@ impl Watchdog {
     /// System V segments, which need no process to be there.
     fn shared_segments(&mut self) -> u64 {
         let Some(table) = self.read("/proc/sysvipc/shm") else { return 0 };
-        let bytes = |line: &str| line.split_ascii_whitespace().nth(14).and_then(|rss| rss.parse::<u64>().ok());
+        let bytes =
+            |line: &str| line.split_ascii_whitespace().nth(14).and_then(|rss| rss.parse::<u64>().ok());
         table.lines().skip(1).filter_map(bytes).sum()
     }
 
     /// Anonymous and shared memory of a process; files it maps don't count.
     fn own_memory(&mut self, pid: u32) -> u64 {
         self.read(&format!("/proc/{pid}/status")).map_or(0, |status| {
-            let kib = |line: &str| line.split_ascii_whitespace().nth(1).and_then(|kib| kib.parse::<u64>().ok());
+            let kib =
+                |line: &str| line.split_ascii_whitespace().nth(1).and_then(|kib| kib.parse::<u64>().ok());
             status
                 .lines()
                 .filter(|line| line.starts_with("RssAnon:") || line.starts_with("RssShmem:"))
@@ -158,7 +160,8 @@ mod tests {
 
     #[test]
     fn a_stat_line_is_read_behind_the_name() {
-        let line = " R 1 7 7 0 -1 4194560 1 2 3 4 100 20 3 4 20 0 5 0 999 1000000 250 18446744073709551615 1 1";
+        let line =
+            " R 1 7 7 0 -1 4194560 1 2 3 4 100 20 3 4 20 0 5 0 999 1000000 250 18446744073709551615 1 1";
         assert_eq!(parse_stat(line), Some(Stat { ticks: 127, threads: 5, resident_pages: 250 }));
         assert_eq!(parse_stat(" R 1"), None);
     }

@@ -63,7 +63,10 @@ impl Host {
                 let kind = match file_type(&tree).step_at("look at", &input.host)? {
                     FileType::Directory => Kind::Directory,
                     FileType::RegularFile => Kind::File,
-                    _ => return Err(Errno::INVAL).step_at("take as an input (neither file nor directory)", &input.host),
+                    _ => {
+                        return Err(Errno::INVAL)
+                            .step_at("take as an input (neither file nor directory)", &input.host);
+                    }
                 };
                 let attributes = sys::ATTR_RDONLY | sys::ATTR_NOSUID | sys::ATTR_NODEV;
                 sys::set_mount_attr(tree.as_fd(), attributes, true).step_at("make read-only", &input.host)?;
@@ -129,7 +132,8 @@ impl World {
     /// Builds everything and enters it.
     pub(crate) fn build(launch: &Launch, host: Host) -> Result<Self, Fault> {
         let policy = &launch.policy;
-        let outer = rustix::fs::open("/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).step("open the outer root")?;
+        let outer = rustix::fs::open("/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+            .step("open the outer root")?;
         let (kind, root) = match host.root {
             HostRoot::Clone(tree) => (RootKind::Clone, tree),
             HostRoot::Empty => (RootKind::Tmpfs, tmpfs(1024 * 1024, 1024, "0755", MountAttrFlags::empty())?),
@@ -183,7 +187,8 @@ fn mount_all(
     let output_paths: Vec<PathBuf> = policy.outputs.iter().map(|output| output.at.clone()).collect();
     let mut outputs: Vec<Option<OwnedFd>> = policy.outputs.iter().map(|_| None).collect();
     for (at, kind, what) in mounts {
-        let in_scratch = scratch.iter().chain(&output_paths).any(|outer| at != *outer && at.starts_with(outer));
+        let in_scratch =
+            scratch.iter().chain(&output_paths).any(|outer| at != *outer && at.starts_with(outer));
         let target = point::open(root, &at, kind, make || in_scratch)?;
         match what {
             What::Scratch { size_bytes, inodes } => {
@@ -209,7 +214,9 @@ fn enter(root: &OwnedFd) -> Result<(), Fault> {
     rustix::process::fchdir(root).step("enter the root")?;
     match rustix::process::pivot_root(".", ".") {
         // The first root of a booted system has nothing below it that it could be exchanged with.
-        Err(Errno::INVAL) => return Err(Errno::INVAL).step("pivot_root (the outer root can't be an initramfs)"),
+        Err(Errno::INVAL) => {
+            return Err(Errno::INVAL).step("pivot_root (the outer root can't be an initramfs)");
+        }
         other => other.step("pivot_root")?,
     }
     unmount(".", UnmountFlags::DETACH).step("detach the outer root")?;
@@ -245,8 +252,9 @@ fn overlay(layers: &Layers, missing: &[Missing], outer: &OwnedFd) -> Result<Owne
     // Opaque directories and the like are kept in attributes that any user can set.
     fsconfig_set_flag(filesystem.as_fd(), "userxattr").step(step)?;
     fsconfig_create(filesystem.as_fd()).step(step)?;
-    let attributes =
-        MountAttrFlags::MOUNT_ATTR_RDONLY | MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
+    let attributes = MountAttrFlags::MOUNT_ATTR_RDONLY
+        | MountAttrFlags::MOUNT_ATTR_NOSUID
+        | MountAttrFlags::MOUNT_ATTR_NODEV;
     let mount = fsmount(filesystem.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes).step(step)?;
     if let Some(points) = points {
         // The overlay keeps a mount of its own.

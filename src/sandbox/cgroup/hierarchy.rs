@@ -39,7 +39,9 @@ impl Hierarchies {
             let Some((before, after)) = line.split_once(" - ") else { continue };
             let before: Vec<&str> = before.split(' ').collect();
             let after: Vec<&str> = after.split(' ').collect();
-            let (Some(root), Some(at), Some(kind)) = (before.get(3), before.get(4), after.first()) else { continue };
+            let (Some(root), Some(at), Some(kind)) = (before.get(3), before.get(4), after.first()) else {
+                continue;
+            };
             let options = after.get(2).copied().unwrap_or_default();
             let place = |wanted: &dyn Fn(&str) -> bool| {
                 let own = places.lines().find_map(|line| {
@@ -58,7 +60,9 @@ impl Hierarchies {
                     }
                 }
                 "cgroup" => {
-                    for controller in options.split(',').filter(|name| ["memory", "pids", "cpu"].contains(name)) {
+                    for controller in
+                        options.split(',').filter(|name| ["memory", "pids", "cpu"].contains(name))
+                    {
                         let here = |listed: &str| listed.split(',').any(|name| name == controller);
                         if let Some(own) = place(&here) {
                             found.version1.push((controller.to_owned(), own));

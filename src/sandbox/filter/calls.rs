@@ -77,7 +77,8 @@ const DENIED: &[libc::c_long] = numbers! {
     SYS_lookup_dcookie SYS_nfsservctl SYS_memfd_secret
 };
 #[cfg(target_arch = "x86_64")]
-const DENIED_OLD: &[libc::c_long] = numbers! { SYS_iopl SYS_ioperm SYS_modify_ldt SYS_uselib SYS_ustat SYS_sysfs SYS__sysctl };
+const DENIED_OLD: &[libc::c_long] =
+    numbers! { SYS_iopl SYS_ioperm SYS_modify_ldt SYS_uselib SYS_ustat SYS_sysfs SYS__sysctl };
 #[cfg(not(target_arch = "x86_64"))]
 const DENIED_OLD: &[libc::c_long] = &[];
 
@@ -237,7 +238,11 @@ mod tests {
         for emulate_ownership in [false, true] {
             let table = rules(Choice { emulate_ownership, ..TEST });
             let program = compile(&table);
-            assert!(program.len() < 4096, "the kernel takes at most 4,096 instructions, not {}", program.len());
+            assert!(
+                program.len() < 4096,
+                "the kernel takes at most 4,096 instructions, not {}",
+                program.len()
+            );
             for number in 0..1000 {
                 let expected = match table.by_number.get(&number) {
                     // A call with all arguments 0 fits no clause but those that ask for 0.
@@ -248,7 +253,11 @@ mod tests {
                         .map_or(rule.otherwise, |(_, action)| *action),
                     None => ENOSYS,
                 };
-                assert_eq!(interpret(&program, ARCHITECTURE, number, [0; 6]), expected.value(), "call {number}");
+                assert_eq!(
+                    interpret(&program, ARCHITECTURE, number, [0; 6]),
+                    expected.value(),
+                    "call {number}"
+                );
             }
         }
     }
@@ -281,7 +290,11 @@ mod tests {
             ((1 << 32) | 40, 1, 0, false),
             ((1 << 32) | 1, 1, 0, true),
         ] {
-            assert_eq!(allowed(libc::SYS_socket, &[family, kind, protocol]), expected, "{family} {kind} {protocol}");
+            assert_eq!(
+                allowed(libc::SYS_socket, &[family, kind, protocol]),
+                expected,
+                "{family} {kind} {protocol}"
+            );
         }
     }
 
@@ -296,7 +309,9 @@ mod tests {
     #[test]
     fn clone_makes_threads_but_no_namespaces() {
         assert!(allowed(libc::SYS_clone, &[0x003d_0f00]));
-        for flag in [0x2_0000_u64, 0x0200_0000, 0x0400_0000, 0x0800_0000, 0x1000_0000, 0x2000_0000, 0x4000_0000] {
+        for flag in
+            [0x2_0000_u64, 0x0200_0000, 0x0400_0000, 0x0800_0000, 0x1000_0000, 0x2000_0000, 0x4000_0000]
+        {
             assert!(!allowed(libc::SYS_clone, &[flag | 17]), "{flag:#x}");
         }
         assert_eq!(answer(TEST, libc::SYS_clone3, &[]), ENOSYS.value());

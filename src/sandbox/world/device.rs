@@ -11,9 +11,14 @@ use super::{Kind, attach, clone_at, clone_tree, point, tmpfs};
 use crate::sandbox::error::{Fault, Step};
 use crate::sandbox::sys;
 
-const DEVICES: [(&str, u32, u32); 5] = [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9)];
-const LINKS: [(&str, &str); 4] =
-    [("fd", "/proc/self/fd"), ("stdin", "/proc/self/fd/0"), ("stdout", "/proc/self/fd/1"), ("stderr", "/proc/self/fd/2")];
+const DEVICES: [(&str, u32, u32); 5] =
+    [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9)];
+const LINKS: [(&str, &str); 4] = [
+    ("fd", "/proc/self/fd"),
+    ("stdin", "/proc/self/fd/0"),
+    ("stdout", "/proc/self/fd/1"),
+    ("stderr", "/proc/self/fd/2"),
+];
 const SHARED_MEMORY_CAP: u64 = 64 * 1024 * 1024;
 
 /// The host's devices, as detached mounts.
@@ -31,7 +36,10 @@ impl Devices {
             let stat = rustix::fs::fstat(&device).step_at("look at", &path)?;
             let real = FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice;
             if !real || stat.st_rdev != makedev(major, minor) {
-                return Err(Fault { step: format!("take the host's /dev/{name}: it is another device"), errno: libc::ENODEV });
+                return Err(Fault {
+                    step: format!("take the host's /dev/{name}: it is another device"),
+                    errno: libc::ENODEV,
+                });
             }
             let attributes = sys::ATTR_RDONLY | sys::ATTR_NOSUID | sys::ATTR_NOEXEC;
             sys::set_mount_attr(device.as_fd(), attributes, false).step_at("guard", &path)?;
@@ -57,14 +65,17 @@ impl Devices {
         let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID
             | MountAttrFlags::MOUNT_ATTR_NODEV
             | MountAttrFlags::MOUNT_ATTR_NOEXEC;
-        attach(&tmpfs((memory_bytes / 4).min(SHARED_MEMORY_CAP), 4096, "1777", attributes)?, &target).step(step)?;
-        sys::set_mount_attr(dev.as_fd(), sys::ATTR_RDONLY | sys::ATTR_NOSUID | sys::ATTR_NOEXEC, false).step(step)
+        attach(&tmpfs((memory_bytes / 4).min(SHARED_MEMORY_CAP), 4096, "1777", attributes)?, &target)
+            .step(step)?;
+        sys::set_mount_attr(dev.as_fd(), sys::ATTR_RDONLY | sys::ATTR_NOSUID | sys::ATTR_NOEXEC, false)
+            .step(step)
     }
 
     /// Puts an empty device over each of these files, where they exist.
     pub(super) fn mask(&self, directory: &OwnedFd, names: &[&str]) -> Result<(), Fault> {
         let step = "mask files of /proc";
-        let null = &self.mounts.first().ok_or_else(|| Fault { step: step.to_owned(), errno: libc::ENODEV })?.1;
+        let null =
+            &self.mounts.first().ok_or_else(|| Fault { step: step.to_owned(), errno: libc::ENODEV })?.1;
         for name in names {
             let Ok(target) = point::open(directory, Path::new(name), Kind::File, false) else { continue };
             attach(&clone_at(null, "").step(step)?, &target).step(step)?;

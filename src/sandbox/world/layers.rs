@@ -11,7 +11,8 @@ use rustix::io::Errno;
 use super::{Kind, point};
 use crate::sandbox::error::{Fault, Step};
 
-const DIRECTORY: OFlags = OFlags::PATH.union(OFlags::NOFOLLOW).union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+const DIRECTORY: OFlags =
+    OFlags::PATH.union(OFlags::NOFOLLOW).union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
 /// The open directories of a root, top layer first.
 pub(super) struct Layers {
@@ -39,7 +40,9 @@ impl Layers {
         let top_first = bottom_first
             .iter()
             .rev()
-            .map(|path| rustix::fs::openat(CWD, path, DIRECTORY, Mode::empty()).step_at("open the root layer", path))
+            .map(|path| {
+                rustix::fs::openat(CWD, path, DIRECTORY, Mode::empty()).step_at("open the root layer", path)
+            })
             .collect::<Result<Vec<_>, _>>()?;
         let layers = Self { top_first };
         // What these are must not depend on where a link of the tree leads (CVE-2026-41579).
@@ -71,15 +74,20 @@ impl Layers {
         let mut here: Vec<OwnedFd> = Vec::new();
         let mut components = Vec::new();
         let mut absent = false;
-        let names: Vec<OsString> =
-            path.components().filter(|part| matches!(part, Component::Normal(_))).map(|part| part.as_os_str().to_owned()).collect();
+        let names: Vec<OsString> = path
+            .components()
+            .filter(|part| matches!(part, Component::Normal(_)))
+            .map(|part| part.as_os_str().to_owned())
+            .collect();
         for (index, name) in names.iter().enumerate() {
             let last = index + 1 == names.len();
             let mut mode = Mode::from_raw_mode(0o755);
             if !absent {
                 let found = merged(if index == 0 { &self.top_first } else { &here }, name)?;
                 match found {
-                    Found::Directory(next, real) if !last || kind == Kind::Directory => (here, mode) = (next, real),
+                    Found::Directory(next, real) if !last || kind == Kind::Directory => {
+                        (here, mode) = (next, real);
+                    }
                     Found::File if last && kind == Kind::File => {}
                     Found::Directory(..) => return Err(Errno::ISDIR),
                     Found::File => return Err(Errno::NOTDIR),

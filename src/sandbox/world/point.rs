@@ -16,8 +16,11 @@ pub(super) fn open(root: &OwnedFd, path: &Path, kind: Kind, make: bool) -> Resul
         step: "reach a mount point".to_owned(),
         errno: error.raw_os_error().unwrap_or(libc::EIO),
     })?;
-    let names: Vec<&Path> =
-        path.components().filter(|part| matches!(part, Component::Normal(_))).map(|part| Path::new(part.as_os_str())).collect();
+    let names: Vec<&Path> = path
+        .components()
+        .filter(|part| matches!(part, Component::Normal(_)))
+        .map(|part| Path::new(part.as_os_str()))
+        .collect();
     for (index, name) in names.iter().enumerate() {
         let kind = if index + 1 == names.len() { kind } else { Kind::Directory };
         here = open_one(&here, name, kind, make).step_at(reason(kind), path)?;

@@ -4,9 +4,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::{Mode, OFlags};
-use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsmount, fsopen,
-};
+use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsmount, fsopen};
 
 use super::device::Devices;
 use super::{Kind, attach, clone_at, point, tmpfs};
@@ -17,7 +15,8 @@ use crate::sandbox::sys;
 pub(crate) const MOUNT_STEP: &str = "mount /proc";
 
 /// Read as empty.
-const MASKED_FILES: &[&str] = &["kcore", "keys", "sysrq-trigger", "timer_list", "sched_debug", "latency_stats", "kmsg"];
+const MASKED_FILES: &[&str] =
+    &["kcore", "keys", "sysrq-trigger", "timer_list", "sched_debug", "latency_stats", "kmsg"];
 const MASKED_DIRECTORIES: &[&str] = &["acpi", "scsi", "asound"];
 const READ_ONLY: &[&str] = &["bus", "fs", "irq", "sys"];
 
@@ -26,7 +25,9 @@ pub(super) fn mount(root: &OwnedFd, devices: &Devices) -> Result<(), Fault> {
     let at = point::open(root, Path::new("/proc"), Kind::Directory, false)?;
     let filesystem = fsopen("proc", FsOpenFlags::FSOPEN_CLOEXEC).step(MOUNT_STEP)?;
     fsconfig_create(filesystem.as_fd()).step(MOUNT_STEP)?;
-    let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID
+        | MountAttrFlags::MOUNT_ATTR_NODEV
+        | MountAttrFlags::MOUNT_ATTR_NOEXEC;
     let proc = fsmount(filesystem.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes).step(MOUNT_STEP)?;
     attach(&proc, &at).step(MOUNT_STEP)?;
     forbid_user_namespaces(&proc)?;

@@ -1,0 +1,17 @@
+//! Jails made with the real binary: every case as the caller and, when that is root, once more without root.
+#![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs)]
+
+#[path = "sandbox/bench.rs"]
+mod bench;
+#[path = "sandbox/denied.rs"]
+mod denied;
+#[path = "sandbox/ending.rs"]
+mod ending;
+#[path = "sandbox/executing.rs"]
+mod executing;
+#[path = "sandbox/launch.rs"]
+mod launch;
+#[path = "sandbox/limits.rs"]
+mod limits;
+#[path = "sandbox/speed.rs"]
+mod speed;

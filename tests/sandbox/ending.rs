@@ -1,0 +1,148 @@
+//! The end of a run, and what is taken and left.
+
+use std::time::{Duration, Instant};
+
+use fs_err as fs;
+use pantry::sandbox::{Cancel, End, Limit, SandboxError, SkipReason, StdinBytes};
+
+use crate::bench::case;
+
+case! {
+    fn signals_are_told(bench: &Bench) {
+        assert_eq!(bench.run(&bench.policy(&["signal", "9"])).end, End::Signaled(9));
+        assert_eq!(bench.run(&bench.policy(&["signal", "15"])).end, End::Signaled(15));
+        assert_eq!(bench.run(&bench.policy(&["signal", "31"])).end, End::Denied);
+    }
+}
+
+case! {
+    fn a_daemon_does_not_outlive_the_run(bench: &Bench) {
+        let outcome = bench.run(&bench.policy(&["daemon"]));
+        assert!(outcome.end.success());
+        assert_eq!(outcome.stdout.text(), "left one behind\n");
+    }
+}
+
+case! {
+    fn a_cancelled_run_ends_at_once(bench: &Bench) {
+        let cancel = Cancel::new().unwrap();
+        let other = cancel.clone();
+        let policy = bench.policy(&["stubborn"]);
+        let outcome = std::thread::scope(|scope| {
+            scope.spawn(move || {
+                std::thread::sleep(Duration::from_millis(200));
+                other.cancel();
+            });
+            bench.sandbox.run(&policy, StdinBytes::Empty, &cancel).unwrap()
+        });
+        assert_eq!(outcome.end, End::Cancelled);
+        assert!(outcome.wall_ms < 5000);
+        // It stays cancelled, also for runs that haven't begun.
+        let begun = Instant::now();
+        match bench.sandbox.run(&policy, StdinBytes::Empty, &cancel) {
+            Ok(outcome) => assert_eq!(outcome.end, End::Cancelled),
+            Err(error) => panic!("{error}"),
+        }
+        assert!(begun.elapsed() < Duration::from_secs(5));
+    }
+}
+
+case! {
+    fn output_is_taken_after_everything_is_dead(bench: &Bench) {
+        let into = bench.dir.path().join("taken");
+        let outcome = bench.run(&bench.policy(&["output", "/output"]).output("/output", &into));
+        assert!(outcome.end.success(), "{:?}", outcome.end);
+        let taken = &outcome.outputs[0];
+        let report = taken.files.iter().find(|file| file.path == "report.xml").unwrap();
+        // The hash is of what is stored, whatever the surviving child wrote meanwhile.
+        let stored = fs::read(into.join("report.xml")).unwrap();
+        assert_eq!(report.bytes, stored.len() as u64);
+        assert_eq!(report.sha256, sha256(&stored));
+        assert_eq!(fs::read_to_string(into.join("shut/inner")).unwrap(), "inner", "closed to us, opened again");
+        let mut why: Vec<(&str, SkipReason)> =
+            taken.skipped.iter().map(|entry| (entry.path.as_str(), entry.why)).collect();
+        why.sort_by_key(|(path, _)| (*path).to_owned());
+        let expected = [
+            ("bad\\nname", SkipReason::Name),
+            ("dirlink", SkipReason::Link),
+            ("fifo", SkipReason::Special),
+            ("link", SkipReason::Link),
+        ];
+        assert_eq!(why, expected);
+        let mut names: Vec<_> = fs::read_dir(&into).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        assert_eq!(names, ["report.xml", "shut"]);
+        // A target that exists is nobody's to overwrite.
+        let again = bench.try_run(&bench.policy(&["true"]).output("/output", &into));
+        assert!(matches!(again, Err(SandboxError::Output { .. })), "{again:?}");
+    }
+}
+
+case! {
+    fn output_over_its_caps_is_a_limit_hit(bench: &Bench) {
+        let into = bench.dir.path().join("taken");
+        let mut policy = bench.policy(&["fill", "/output/x"]).output("/output", &into);
+        policy.outputs[0].max_bytes = 1024;
+        policy.outputs[0].size_bytes = 1024 * 1024;
+        assert_eq!(bench.run(&policy).end, End::LimitHit(Limit::Files));
+    }
+}
+
+case! {
+    fn two_runs_do_not_see_each_other(bench: &Bench) {
+        let cancel = Cancel::new().unwrap();
+        let long = bench.policy(&["sleep"]);
+        std::thread::scope(|scope| {
+            let first = scope.spawn(|| bench.sandbox.run(&long, StdinBytes::Empty, &cancel).unwrap());
+            for _ in 0..5 {
+                let pids = bench.says(&["ls", "/proc"]).lines().filter(|name| name.parse::<u32>().is_ok()).count();
+                assert_eq!(pids, 2);
+                assert_eq!(bench.says(&["write", "/tmp/mine"]), "ok");
+                assert!(!bench.says(&["ls", "/tmp"]).contains("mine"));
+            }
+            cancel.cancel();
+            assert_eq!(first.join().unwrap().end, End::Cancelled);
+        });
+    }
+}
+
+case! {
+    fn many_runs_at_once_all_end_well(bench: &Bench) {
+        std::thread::scope(|scope| {
+            let runs: Vec<_> = (0..8)
+                .map(|n: u32| {
+                    let policy = bench.policy(&["exit", Box::leak(n.to_string().into_boxed_str())]);
+                    (n, scope.spawn(move || bench.run(&policy).end))
+                })
+                .collect();
+            for (n, run) in runs {
+                assert_eq!(run.join().unwrap(), End::Exited(i32::try_from(n).unwrap()));
+            }
+        });
+    }
+}
+
+case! {
+    fn the_thread_that_started_a_run_may_end(bench: &Bench) {
+        // A parent-death signal would fire here: it follows the thread, not the process.
+        let outcome = std::thread::scope(|scope| {
+            scope.spawn(|| bench.run(&bench.policy(&["exit", "5"]))).join().unwrap()
+        });
+        assert_eq!(outcome.end, End::Exited(5));
+    }
+}
+
+case! {
+    fn nothing_is_swept_that_lives_and_leftovers_are(bench: &Bench) {
+        fs::create_dir(bench.dir.path().join("jails/left")).unwrap();
+        fs::write(bench.dir.path().join("jails/left/file"), "x").unwrap();
+        let swept = bench.sandbox.sweep().unwrap();
+        assert_eq!(swept.entries, 1);
+        assert_eq!(bench.sandbox.sweep().unwrap().entries, 0);
+    }
+}
+
+fn sha256(bytes: &[u8]) -> String {
+    use sha2::Digest as _;
+    sha2::Sha256::digest(bytes).iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"))
+}

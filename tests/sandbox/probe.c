@@ -1,0 +1,226 @@
+/* What runs inside the jails of the tests: one act a mode, its answer on stdout. Linked statically. */
+#define _GNU_SOURCE
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/ioctl.h>
+#include <sys/ptrace.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+extern char **environ;
+
+static int is(const char *mode, const char *name) { return strcmp(mode, name) == 0; }
+
+static int answer(long result) {
+    if (result < 0) printf("errno %d\n", errno);
+    else printf("ok\n");
+    return 0;
+}
+
+static void list_descriptors(void) {
+    for (int fd = 0; fd < 4096; fd++) {
+        if (fcntl(fd, F_GETFD) >= 0) printf("%d ", fd);
+    }
+    printf("\n");
+}
+
+static void cat(int from) {
+    char buffer[65536];
+    ssize_t n;
+    while ((n = read(from, buffer, sizeof buffer)) > 0) {
+        if (write(1, buffer, n) != n) exit(9);
+    }
+}
+
+static void eat(int shared) {
+    size_t step = 1 << 20;
+    for (;;) {
+        int flags = MAP_ANONYMOUS | (shared ? MAP_SHARED : MAP_PRIVATE);
+        char *p = mmap(0, step, PROT_READ | PROT_WRITE, flags, -1, 0);
+        if (p == MAP_FAILED) exit(3);
+        memset(p, 1, step);
+    }
+}
+
+static void hostile_output(const char *dir) {
+    if (chdir(dir)) exit(2);
+    int fd = open("report.xml", O_CREAT | O_WRONLY, 0644);
+    if (write(fd, "<ok/>", 5) != 5) exit(2);
+    close(fd);
+    if (symlink("/etc/shadow", "link") || symlink("/etc", "dirlink") || mkfifo("fifo", 0666)) exit(2);
+    if (mkdir("shut", 0755)) exit(2);
+    fd = open("shut/inner", O_CREAT | O_WRONLY, 0644);
+    if (write(fd, "inner", 5) != 5) exit(2);
+    close(fd);
+    if (chmod("shut/inner", 0) || chmod("shut", 0)) exit(2);
+    fd = open("bad\nname", O_CREAT | O_WRONLY, 0644);
+    close(fd);
+    /* A child that goes on writing after the main process is gone. */
+    if (fork() == 0) {
+        setsid();
+        for (unsigned n = 0;; n++) {
+            fd = open("report.xml", O_WRONLY | O_TRUNC);
+            if (fd >= 0) { dprintf(fd, "<changed n='%u'/>", n); close(fd); }
+        }
+    }
+}
+
+int main(int argc, char **argv) {
+    const char *mode = argc > 1 ? argv[1] : "true";
+    setvbuf(stdout, 0, _IOLBF, 0);
+    if (is(mode, "true")) return 0;
+    if (is(mode, "exit")) return atoi(argv[2]);
+    if (is(mode, "sleep")) { printf("sleeping\n"); fflush(stdout); for (;;) pause(); }
+    if (is(mode, "stubborn")) {
+        for (int s = 1; s < 32; s++) signal(s, SIG_IGN);
+        printf("sleeping\n");
+        for (;;) pause();
+    }
+    if (is(mode, "signal")) { raise(atoi(argv[2])); return 0; }
+    if (is(mode, "say")) {
+        for (int i = 2; i < argc; i++) printf("%s\n", argv[i]);
+        fprintf(stderr, "to stderr\n");
+        return 0;
+    }
+    if (is(mode, "env")) { for (char **e = environ; *e; e++) printf("%s\n", *e); return 0; }
+    if (is(mode, "fds")) { list_descriptors(); return 0; }
+    if (is(mode, "cat")) {
+        int fd = argc > 2 ? open(argv[2], O_RDONLY) : 0;
+        if (fd < 0) { printf("errno %d\n", errno); return 1; }
+        cat(fd);
+        return 0;
+    }
+    if (is(mode, "ls")) {
+        DIR *d = opendir(argv[2]);
+        if (!d) { printf("errno %d\n", errno); return 1; }
+        for (struct dirent *e; (e = readdir(d));) printf("%s\n", e->d_name);
+        return 0;
+    }
+    if (is(mode, "write")) return answer(open(argv[2], O_CREAT | O_WRONLY | O_TRUNC, 0644));
+    if (is(mode, "append")) return answer(open(argv[2], O_WRONLY | O_APPEND));
+    if (is(mode, "store")) {
+        int fd = open(argv[2], O_CREAT | O_WRONLY | O_TRUNC, 0644);
+        if (fd < 0) { printf("errno %d\n", errno); return 1; }
+        return write(fd, argv[3], strlen(argv[3])) == (ssize_t)strlen(argv[3]) ? 0 : 1;
+    }
+    if (is(mode, "fill")) {
+        int fd = open(argv[2], O_CREAT | O_WRONLY, 0644);
+        static char block[65536];
+        long total = 0;
+        ssize_t n;
+        signal(SIGXFSZ, SIG_IGN);
+        while ((n = write(fd, block, sizeof block)) > 0) total += n;
+        printf("%ld errno %d\n", total, errno);
+        return 0;
+    }
+    if (is(mode, "syscall")) {
+        long a[7] = {0};
+        for (int i = 2; i < argc && i < 9; i++) a[i - 2] = strtol(argv[i], 0, 0);
+        return answer(syscall(a[0], a[1], a[2], a[3], a[4], a[5], a[6]));
+    }
+    if (is(mode, "chmod")) {
+        close(open("/tmp/x", O_CREAT | O_WRONLY, 0644));
+        return answer(chmod("/tmp/x", strtol(argv[2], 0, 8)));
+    }
+    if (is(mode, "tiocsti")) { char c = 'x'; return answer(ioctl(0, TIOCSTI, &c)); }
+    if (is(mode, "ids")) {
+        printf("%d %d %d pid %d ppid %d groups %d\n", getuid(), geteuid(), getgid(), getpid(), getppid(), getgroups(0, 0));
+        return 0;
+    }
+    if (is(mode, "cwd")) { printf("%s\n", getcwd(0, 0)); return 0; }
+    if (is(mode, "hostname")) { char b[99]; gethostname(b, 99); printf("%s\n", b); return 0; }
+    if (is(mode, "openinit")) {
+        answer(open("/proc/1/mem", O_RDWR));
+        answer(open("/proc/1/exe", O_RDONLY));
+        answer(open("/proc/1/root/", O_RDONLY));
+        answer(open("/proc/1/fd/3", O_RDWR));
+        answer(ptrace(PTRACE_ATTACH, 1, 0, 0));
+        return 0;
+    }
+    if (is(mode, "killinit")) { kill(1, SIGKILL); kill(1, SIGSTOP); kill(1, SIGTERM); printf("alive\n"); return 0; }
+    if (is(mode, "killall")) { kill(-1, SIGSTOP); kill(-1, SIGKILL); printf("alive\n"); return 0; }
+    if (is(mode, "forkbomb")) {
+        for (;;) {
+            pid_t p = fork();
+            if (p < 0 && argc > 2) return 7;
+        }
+    }
+    if (is(mode, "forks")) {
+        int want = atoi(argv[2]), made = 0;
+        for (int i = 0; i < want; i++) {
+            pid_t p = fork();
+            if (p < 0) break;
+            if (p == 0) for (;;) pause();
+            made++;
+        }
+        printf("%d errno %d\n", made, made < want ? errno : 0);
+        return 0;
+    }
+    if (is(mode, "eat")) eat(0);
+    if (is(mode, "eatshared")) eat(1);
+    if (is(mode, "eatinchildren")) {
+        for (int i = 0; i < 8; i++) if (fork() == 0) eat(0);
+        int failed = 0, status;
+        while (wait(&status) > 0) failed |= status;
+        return failed ? 1 : 0;
+    }
+    if (is(mode, "spin")) for (volatile unsigned long n = 0;; n++) {}
+    if (is(mode, "flood")) {
+        static char block[65536];
+        memset(block, 'A', sizeof block);
+        for (;;) if (write(1, block, sizeof block) < 0) return 4;
+    }
+    if (is(mode, "flood-n")) {
+        long n = atol(argv[2]);
+        for (long i = 0; i < n; i++) printf("line %ld\n", i);
+        return 0;
+    }
+    if (is(mode, "daemon")) {
+        if (fork() == 0) {
+            setsid();
+            if (fork() != 0) _exit(0);
+            for (int s = 1; s < 32; s++) signal(s, SIG_IGN);
+            for (;;) pause();
+        }
+        usleep(20000);
+        printf("left one behind\n");
+        return 0;
+    }
+    if (is(mode, "trap")) {
+        /* Ends with the number of the first signal that comes. */
+        sigset_t all;
+        int got;
+        sigfillset(&all);
+        sigprocmask(SIG_BLOCK, &all, 0);
+        printf("ready\n");
+        fflush(stdout);
+        sigwait(&all, &got);
+        return got;
+    }
+    if (is(mode, "output")) { hostile_output(argv[2]); return 0; }
+    if (is(mode, "exehole")) {
+        /* CVE-2019-5736: reopen one's own executable for writing. */
+        answer(open("/proc/self/exe", O_RDWR));
+        answer(open(argv[0], O_RDWR));
+        return 0;
+    }
+#ifdef __x86_64__
+    if (is(mode, "int80")) {
+        long result;
+        __asm__ volatile("int $0x80" : "=a"(result) : "a"(20L) : "memory");
+        printf("ok %ld\n", result);
+        return 0;
+    }
+    if (is(mode, "x32")) { printf("ok %ld\n", syscall(0x40000000 | 39)); return 0; }
+#endif
+    fprintf(stderr, "no mode %s\n", mode);
+    return 99;
+}
