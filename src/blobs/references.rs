@@ -62,6 +62,12 @@ pub struct Stored {
 }
 
 impl Stored {
+    /// Bytes that are known already, so that linking them needs their digest only.
+    #[must_use]
+    pub fn known(digest: Digest, size: u64) -> Self {
+        Self::file(digest, size)
+    }
+
     /// Bytes that `link` will write into the state.
     pub(super) fn inline(digest: Digest, bytes: Bytes) -> Self {
         Self { digest, size: bytes.len() as u64, bytes: Some(bytes), upload: None }
