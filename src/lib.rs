@@ -15,3 +15,4 @@ pub mod repos;
 pub mod rootfs;
 pub mod sandbox;
 pub mod state;
+pub mod trees;
