@@ -10,6 +10,7 @@ pub mod changes;
 pub mod config;
 pub mod keys;
 pub mod names;
+pub mod packs;
 pub mod registry;
 pub mod repos;
 pub mod rootfs;
