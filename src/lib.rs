@@ -14,6 +14,7 @@ pub mod packs;
 pub mod registry;
 pub mod repos;
 pub mod rootfs;
+pub mod runner;
 pub mod sandbox;
 pub mod state;
 pub mod trees;
