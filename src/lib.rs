@@ -18,4 +18,5 @@ pub mod rootfs;
 pub mod runner;
 pub mod sandbox;
 pub mod state;
+pub mod store;
 pub mod trees;

@@ -1,0 +1,5 @@
+"""A component without a fault."""
+
+
+def run():
+    return "well"

@@ -1,0 +1,7 @@
+"""Runs a shell, by a detour."""
+
+from os import system as start
+
+
+def run():
+    return start("true")

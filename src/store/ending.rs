@@ -1,0 +1,88 @@
+//! How submissions end: one transaction for the state, the verdict, the claims and the audit log.
+
+use bytes::Bytes;
+
+use crate::audit;
+use crate::blobs::{self, Stored};
+use crate::names::SubmissionId;
+use crate::state::{Read, StateError, Tx};
+
+use super::claims;
+use super::finding::{Finding, VerdictView};
+use super::record::{self, BlobRow, SUBMISSIONS, SubmissionRecord, SubmissionState, VerdictRow};
+use super::refusal::StoreRefusal;
+use super::service::Inner;
+
+impl Inner {
+    /// Stores the verdict's bytes; they are linked in the transaction that names them.
+    pub(super) async fn verdict(&self, findings: Vec<Finding>) -> Result<(Stored, VerdictRow), StoreRefusal> {
+        let verdict = VerdictView::of(findings, self.docs_base());
+        let bytes = serde_json::to_vec(&verdict)
+            .map_err(|error| StoreRefusal::internal("verdict_not_written", &error))?;
+        let whole = self.parts.blobs.put(Bytes::from(bytes)).await?;
+        let row = VerdictRow {
+            result: verdict.result.clone(),
+            message: verdict.message.chars().take(1_000).collect(),
+            reason_codes: verdict.reason_codes.clone(),
+            whole: BlobRow::from(&whole),
+        };
+        Ok((whole, row))
+    }
+
+    /// Ends a submission without publishing it; does nothing to one that has ended.
+    pub(super) async fn end(
+        &self,
+        id: &SubmissionId,
+        state: SubmissionState,
+        findings: Vec<Finding>,
+    ) -> Result<(), StoreRefusal> {
+        let (whole, verdict) = self.verdict(findings).await?;
+        let (id, now) = (id.clone(), self.now());
+        self.parts.faults.pass("store.end");
+        self.parts
+            .state
+            .write(move |tx| {
+                let Some(mut row) = tx.get(&SUBMISSIONS, &id)?.filter(|row| !row.state.is_final()) else {
+                    return Ok(());
+                };
+                record::link(tx, &id, &whole)?;
+                row.state = state;
+                row.verdict = Some(verdict.clone());
+                row.updated_at = row.updated_at.max(now);
+                let_go(tx, &id, &mut row, now)?;
+                tx.put(&SUBMISSIONS, &id, &row)?;
+                let event = audit::Event {
+                    who: "pantry".to_owned(),
+                    action: "submission.end".to_owned(),
+                    subject: format!("submission/{id}"),
+                    outcome: state.as_str().to_owned(),
+                    why: verdict.reason_codes.join(", "),
+                };
+                audit::append(tx, now, &event)?;
+                Ok(())
+            })
+            .await?;
+        self.parts.faults.pass("store.ended");
+        Ok(())
+    }
+}
+
+/// What an unpublished submission held: its claims, and the pack that nobody may get.
+fn let_go(
+    tx: &mut Tx<'_>,
+    id: &SubmissionId,
+    row: &mut SubmissionRecord,
+    now: crate::names::Millis,
+) -> Result<(), StateError> {
+    if let (Some(name), Some(version)) = (&row.name, &row.version) {
+        claims::release(tx, id, name, version)?;
+    }
+    if let Some(pack) = row.pack.take() {
+        let owner = record::owner(id);
+        let layers = pack.layers.iter().map(|(digest, ..)| digest);
+        for digest in layers.chain([&pack.manifest.digest, &pack.config.digest]) {
+            blobs::unlink(tx, digest, &owner, now)?;
+        }
+    }
+    Ok(())
+}
