@@ -17,6 +17,7 @@ pub mod repos;
 pub mod rootfs;
 pub mod runner;
 pub mod sandbox;
+pub mod server;
 pub mod state;
 pub mod store;
 pub mod trees;

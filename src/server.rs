@@ -1,0 +1,39 @@
+//! The HTTP server: its own accept loop, one list of routes, and the mapping of every error to an answer.
+//!
+//! `accept` and `connection` bring requests in over TCP and over the local socket; `guard` refuses what a foreign web
+//! page sends; `observe` gives each request its id, its log line and its figures, and keeps a panic from closing the
+//! connection without an answer; `router` lists the routes; `handlers/<noun>/<verb>.rs` answer them; `errors` alone
+//! knows which status an error has.
+//!
+//! This part must never hold a body whose size the client chooses in memory, never log an `Authorization` header, and
+//! never tell a client the inside of an error.
+//!
+//! Invariants:
+//! - Every handler takes a `Caller` and asks `require` for its right before anything else; only liveness
+//!   (`/health`), the description of the API and the signed callback are for everybody.
+//! - A request over TCP names this server in `Host`, else it is refused, so that a name that was bound anew to this
+//!   address gives a web page nothing.
+
+mod accept;
+mod app;
+mod body;
+mod caller;
+mod connection;
+mod error;
+mod errors;
+mod extract;
+mod guard;
+mod handlers;
+mod metrics;
+mod observe;
+mod router;
+mod socket;
+mod v2_path;
+
+#[cfg(test)]
+mod tests;
+
+pub use accept::{Bound, Server};
+pub use app::{SandboxProbe, ServerParts};
+pub use error::ServerError;
+pub use router::openapi;

@@ -1,0 +1,206 @@
+//! Binding, the accept loop, and the orderly end.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpSocket, UnixListener};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::app::{App, ServerParts};
+use super::connection::{Connection, Serving};
+use super::metrics::Metrics;
+use super::{ServerError, router, socket};
+use crate::config::Config;
+use crate::registry::Registry;
+
+/// Requests under way have so long to end when the server closes.
+const DRAIN: Duration = Duration::from_secs(5);
+/// Accepting pauses so long after an error that concerns the process (no descriptor left), instead of spinning.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How often idle uploads are looked after.
+const TEND: Duration = Duration::from_secs(15);
+/// Connections that the kernel holds until they are accepted.
+const BACKLOG: u32 = 1_024;
+
+/// Makes servers.
+pub struct Server;
+
+impl Server {
+    /// Listens on the configured address and on the local socket; nothing is answered until [`Bound::serve`].
+    ///
+    /// # Errors
+    /// [`ServerError`] when one of the two can't be listened on.
+    pub async fn bind(config: &Config, parts: ServerParts) -> Result<Bound, ServerError> {
+        let tcp = listen(config.listen)?;
+        let address =
+            tcp.local_addr().map_err(|source| ServerError::Listen { listen: config.listen, source })?;
+        let config = Config { listen: address, ..config.clone() };
+        let (local, socket_path) = socket::listen(&config.root).await?;
+        let permits = Arc::new(Semaphore::new(config.limits.connections));
+        let header_timeout = Duration::from_millis(config.limits.header_timeout_ms);
+        let closing = CancellationToken::new();
+        let registry = parts.registry.clone();
+        let app = App::new(config, parts, Metrics::new(), closing.clone());
+        let ending = CancellationToken::new();
+        let serving = Serving { router: router::router(&app), header_timeout, closing, ending };
+        Ok(Bound { tcp, local, socket_path, address, serving, permits, registry })
+    }
+}
+
+/// Listens on a TCP address.
+fn listen(listen: SocketAddr) -> Result<TcpListener, ServerError> {
+    let failed = |source: io::Error| match source.kind() {
+        io::ErrorKind::AddrInUse => ServerError::PortInUse { listen },
+        _ => ServerError::Listen { listen, source },
+    };
+    let socket = if listen.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }.map_err(failed)?;
+    // A port in TIME_WAIT after a restart is taken again; one that somebody listens on is not.
+    socket.set_reuseaddr(true).map_err(failed)?;
+    socket.bind(listen).map_err(failed)?;
+    socket.listen(BACKLOG).map_err(failed)
+}
+
+/// A server that listens.
+pub struct Bound {
+    tcp: TcpListener,
+    local: UnixListener,
+    socket_path: PathBuf,
+    address: SocketAddr,
+    serving: Serving,
+    permits: Arc<Semaphore>,
+    registry: Registry,
+}
+
+impl Bound {
+    /// The TCP address, with the port that was really taken.
+    #[must_use]
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The local socket.
+    #[must_use]
+    pub fn socket_path(&self) -> &std::path::Path {
+        &self.socket_path
+    }
+
+    /// Answers until `shutdown` resolves; then lets requests under way end (5 s at most), puts uploads aside, and
+    /// removes the local socket.
+    pub async fn serve(self, shutdown: impl Future<Output = ()>) {
+        let Self { tcp, local, socket_path, address: _, serving, permits, registry } = self;
+        let connections = TaskTracker::new();
+        let loops = TaskTracker::new();
+        loops.spawn(accept_tcp(tcp, serving.clone(), permits.clone(), connections.clone()));
+        loops.spawn(accept_local(local, serving.clone(), permits, connections.clone()));
+        loops.spawn(tend(registry.clone(), serving.closing.clone()));
+        loops.close();
+        shutdown.await;
+        serving.closing.cancel();
+        loops.wait().await;
+        // Gone before the drain: who connects now is told so by the system.
+        if let Err(error) = fs_err::remove_file(&socket_path) {
+            tracing::debug!(%error, "the local socket was gone already");
+        }
+        connections.close();
+        if tokio::time::timeout(DRAIN, connections.wait()).await.is_err() {
+            tracing::warn!(connections = connections.len(), "requests were cut off at the end of the drain");
+            serving.ending.cancel();
+            connections.wait().await;
+        }
+        registry.close().await;
+    }
+}
+
+async fn accept_tcp(
+    listener: TcpListener,
+    serving: Serving,
+    permits: Arc<Semaphore>,
+    connections: TaskTracker,
+) {
+    loop {
+        let Some(permit) = permit(&permits, &serving).await else { return };
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = serving.closing.cancelled() => return,
+        };
+        let (stream, remote) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                pause(&error).await;
+                continue;
+            }
+        };
+        let local = stream.local_addr().ok();
+        let serving = serving.clone();
+        connections.spawn(async move {
+            let _permit = permit;
+            if let Err(error) = stream.set_nodelay(true) {
+                tracing::debug!(%error, "a connection is served without TCP_NODELAY");
+            }
+            serving.http1(stream, Connection::Tcp { remote, local }).await;
+        });
+    }
+}
+
+async fn accept_local(
+    listener: UnixListener,
+    serving: Serving,
+    permits: Arc<Semaphore>,
+    connections: TaskTracker,
+) {
+    loop {
+        let Some(permit) = permit(&permits, &serving).await else { return };
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = serving.closing.cancelled() => return,
+        };
+        let (stream, credentials) = match accepted.and_then(|(stream, _)| {
+            let credentials = stream.peer_cred()?;
+            Ok((stream, credentials))
+        }) {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                pause(&error).await;
+                continue;
+            }
+        };
+        let connection = Connection::Local { uid: credentials.uid(), gid: credentials.gid() };
+        let serving = serving.clone();
+        connections.spawn(async move {
+            let _permit = permit;
+            serving.http1(stream, connection).await;
+        });
+    }
+}
+
+/// A place for one more connection; `None` when the server closes.
+async fn permit(permits: &Arc<Semaphore>, serving: &Serving) -> Option<tokio::sync::OwnedSemaphorePermit> {
+    tokio::select! {
+        permit = permits.clone().acquire_owned() => permit.ok(),
+        () = serving.closing.cancelled() => None,
+    }
+}
+
+/// Waits after an error of the process; one of the connection alone is nothing.
+async fn pause(error: &io::Error) {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
+    if matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted) {
+        return;
+    }
+    tracing::warn!(%error, "accepting connections pauses");
+    tokio::time::sleep(ACCEPT_PAUSE).await;
+}
+
+async fn tend(registry: Registry, closing: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(TEND) => registry.tend().await,
+            () = closing.cancelled() => return,
+        }
+    }
+}

@@ -1,0 +1,328 @@
+//! Errors as clients see them. The one place that knows which status an error has.
+//!
+//! **Which error type to use where**: parts below return their own errors and know nothing of HTTP; handlers return
+//! [`ApiError`], into which `?` turns those; what a client did wrong here at the edge has a constructor named by
+//! meaning (`ApiError::not_found`). An [`ApiError`] carries what the client is told, and apart from it what only the
+//! log is told; its body is written by `observe`, which knows the request's id and which form its path wants.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use axum::response::{IntoResponse, Response};
+use http::{HeaderName, HeaderValue, StatusCode, header};
+use serde_json::{Value, json};
+
+use crate::blobs::BlobError;
+use crate::changes::ChangeError;
+use crate::install::InstallRefusal;
+use crate::names::NameError;
+use crate::registry::RegistryError;
+use crate::state::StateError;
+use crate::store::{RefusalKind, StoreRefusal};
+
+/// How somebody without credentials is asked for some.
+const CHALLENGE: HeaderValue = HeaderValue::from_static("Basic realm=\"pantry\"");
+
+/// An error on its way to a client.
+#[derive(Debug)]
+pub(super) struct ApiError(Box<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    status: StatusCode,
+    problem: Problem,
+    headers: Vec<(HeaderName, HeaderValue)>,
+    internal: Option<String>,
+}
+
+/// What the client is told; travels in the response's extensions until `observe` writes the body.
+#[derive(Clone, Debug)]
+struct Problem {
+    code: Cow<'static, str>,
+    detail: String,
+    hint: Option<String>,
+    /// Further members.
+    more: serde_json::Map<String, Value>,
+}
+
+/// What the log is told.
+#[derive(Clone, Debug)]
+pub(super) struct Internal(pub(super) Arc<str>);
+
+pub(super) type ApiResult<T> = Result<T, ApiError>;
+
+impl ApiError {
+    pub(super) fn new(
+        status: StatusCode,
+        code: impl Into<Cow<'static, str>>,
+        detail: impl Into<String>,
+    ) -> Self {
+        let problem =
+            Problem { code: code.into(), detail: detail.into(), hint: None, more: serde_json::Map::new() };
+        Self(Box::new(Inner { status, problem, headers: Vec::new(), internal: None }))
+    }
+
+    pub(super) fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.0.problem.hint = Some(hint.into());
+        self
+    }
+
+    fn maybe_hint(mut self, hint: Option<impl Into<String>>) -> Self {
+        self.0.problem.hint = hint.map(Into::into);
+        self
+    }
+
+    fn more(mut self, name: &str, value: Value) -> Self {
+        self.0.problem.more.insert(name.to_owned(), value);
+        self
+    }
+
+    pub(super) fn with_header(mut self, name: HeaderName, value: &str) -> Self {
+        // A value that is no header would be one of ours with control characters in it; it is left out.
+        if let Ok(value) = HeaderValue::from_str(value) {
+            self.0.headers.push((name, value));
+        }
+        self
+    }
+
+    /// The stable code.
+    #[cfg(test)]
+    pub(super) fn code(&self) -> &str {
+        &self.0.problem.code
+    }
+
+    /// An error whose inside is for the log alone.
+    pub(super) fn internal(code: &'static str, error: &dyn std::error::Error) -> Self {
+        let mut chain = error.to_string();
+        let mut source = error.source();
+        while let Some(next) = source {
+            chain.push_str(": ");
+            chain.push_str(&next.to_string());
+            source = next.source();
+        }
+        let detail = "something failed inside; the log has more under this request id";
+        let mut own = Self::new(StatusCode::INTERNAL_SERVER_ERROR, code, detail);
+        own.0.internal = Some(chain);
+        own
+    }
+
+    pub(super) fn panicked(message: &str) -> Self {
+        let detail = "something failed inside; the log has more under this request id";
+        let mut own = Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal_error", detail);
+        own.0.internal = Some(format!("a handler panicked: {message}"));
+        own
+    }
+
+    pub(super) fn not_found(what: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, "not_found", what)
+    }
+
+    pub(super) fn no_route() -> Self {
+        Self::not_found("there is nothing at this path").hint("GET /v1/openapi.json lists what there is")
+    }
+
+    pub(super) fn method_not_allowed(allowed: Option<&str>) -> Self {
+        let own = Self::new(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "method_not_allowed",
+            "this path does not answer this method",
+        );
+        match allowed {
+            Some(allowed) => own.with_header(header::ALLOW, allowed),
+            None => own,
+        }
+    }
+
+    pub(super) fn unauthorized() -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, "unauthorized", "this needs credentials")
+            .hint("use the local socket, or a token: `Authorization: Bearer pty_…`, or Basic with the token as password")
+            .challenged()
+    }
+
+    pub(super) fn wrong_credentials() -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, "unauthorized", "these credentials are not valid").challenged()
+    }
+
+    fn challenged(mut self) -> Self {
+        self.0.headers.push((header::WWW_AUTHENTICATE, CHALLENGE));
+        self
+    }
+
+    pub(super) fn forbidden() -> Self {
+        Self::new(StatusCode::FORBIDDEN, "forbidden", "your role does not allow this")
+    }
+
+    pub(super) fn host_not_allowed() -> Self {
+        let detail = "the request's `Host` is not a name of this server";
+        Self::new(StatusCode::MISDIRECTED_REQUEST, "host_not_allowed", detail)
+            .hint("add the name to `allowed_hosts`, or set `public_url`")
+    }
+
+    pub(super) fn origin_not_allowed() -> Self {
+        let detail = "the request was made by a page of another site";
+        Self::new(StatusCode::FORBIDDEN, "origin_not_allowed", detail)
+    }
+
+    pub(super) fn invalid(code: &'static str, detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, code, detail)
+    }
+
+    pub(super) fn too_large(cap: u64) -> Self {
+        let detail = format!("the body may have {cap} bytes at most");
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", detail)
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let Inner { status, problem, headers, internal } = *self.0;
+        let mut response = status.into_response();
+        for (name, value) in headers {
+            response.headers_mut().append(name, value);
+        }
+        if let Some(internal) = internal {
+            response.extensions_mut().insert(Internal(internal.into()));
+        }
+        response.extensions_mut().insert(problem);
+        response
+    }
+}
+
+/// Writes the body of an error answer: in the specification's form below `/v2`, as a problem document elsewhere.
+pub(super) fn write_body(response: &mut Response, below_v2: bool, request_id: &str) {
+    let Some(problem) = response.extensions_mut().remove::<Problem>() else { return };
+    let status = response.status();
+    let Problem { code, detail, hint, mut more } = problem;
+    let (kind, body) = if below_v2 {
+        more.insert("request_id".to_owned(), request_id.into());
+        if let Some(hint) = hint {
+            more.insert("hint".to_owned(), hint.into());
+        }
+        let code = code.to_ascii_uppercase();
+        ("application/json", json!({"errors": [{"code": code, "message": detail, "detail": more}]}))
+    } else {
+        more.insert("code".to_owned(), code.into());
+        more.insert("title".to_owned(), status.canonical_reason().unwrap_or("Error").into());
+        more.insert("status".to_owned(), status.as_u16().into());
+        more.insert("detail".to_owned(), detail.into());
+        more.insert("request_id".to_owned(), request_id.into());
+        if let Some(hint) = hint {
+            more.insert("hint".to_owned(), hint.into());
+        }
+        ("application/problem+json", Value::Object(more))
+    };
+    let body = body.to_string();
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    headers.insert(header::CONTENT_LENGTH, body.len().into());
+    *response.body_mut() = body.into();
+}
+
+impl From<RegistryError> for ApiError {
+    fn from(error: RegistryError) -> Self {
+        use RegistryError as E;
+        let status = match &error {
+            E::NameUnknown { .. } | E::BlobUnknown { .. } | E::UploadUnknown | E::ManifestUnknown { .. } => {
+                StatusCode::NOT_FOUND
+            }
+            E::OutOfOrder { .. } | E::RangeInvalid { .. } => StatusCode::RANGE_NOT_SATISFIABLE,
+            E::ManifestTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            E::Unauthorized => StatusCode::UNAUTHORIZED,
+            E::Denied { .. } => StatusCode::FORBIDDEN,
+            E::Unsupported { .. } => StatusCode::METHOD_NOT_ALLOWED,
+            E::TooManyUploads => StatusCode::TOO_MANY_REQUESTS,
+            E::State(error) => return Self::internal(error.code(), error),
+            E::Blobs(error) => return Self::internal(error.code(), error),
+            _ => StatusCode::BAD_REQUEST,
+        };
+        let mut own = Self::new(status, error.code(), error.to_string()).maybe_hint(error.hint());
+        if let Some(detail) = error.detail() {
+            own = own.more("about", detail);
+        }
+        match &error {
+            E::OutOfOrder { at } => own
+                .with_header(header::LOCATION, &super::handlers::uploads::location(at))
+                .with_header(header::RANGE, &super::handlers::uploads::progress(at.received)),
+            E::RangeInvalid { size } => own.with_header(header::CONTENT_RANGE, &format!("bytes */{size}")),
+            E::Unauthorized => own.challenged(),
+            E::TooManyUploads => own.with_header(header::RETRY_AFTER, "2"),
+            _ => own,
+        }
+    }
+}
+
+impl From<StoreRefusal> for ApiError {
+    fn from(refusal: StoreRefusal) -> Self {
+        let status = match refusal.kind {
+            RefusalKind::Invalid => StatusCode::UNPROCESSABLE_ENTITY,
+            RefusalKind::Forbidden => StatusCode::FORBIDDEN,
+            RefusalKind::NotFound => StatusCode::NOT_FOUND,
+            RefusalKind::Conflict => StatusCode::CONFLICT,
+            RefusalKind::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            RefusalKind::Unauthorized => StatusCode::UNAUTHORIZED,
+            RefusalKind::Busy => StatusCode::TOO_MANY_REQUESTS,
+            RefusalKind::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        let mut own = Self::new(status, refusal.code, refusal.message).maybe_hint(refusal.hint);
+        if !refusal.findings.is_empty() {
+            own = own.more("findings", json!(refusal.findings));
+        }
+        if status == StatusCode::TOO_MANY_REQUESTS {
+            own = own.with_header(header::RETRY_AFTER, "60");
+        }
+        own
+    }
+}
+
+impl From<InstallRefusal> for ApiError {
+    fn from(refusal: InstallRefusal) -> Self {
+        let status = match refusal.code.as_str() {
+            _ if refusal.conflict.is_some() => StatusCode::CONFLICT,
+            "not_installed" | "package_unknown" => StatusCode::NOT_FOUND,
+            "forbidden" => StatusCode::FORBIDDEN,
+            "command_conflict" | "wrapper_in_the_way" | "change_in_progress" => StatusCode::CONFLICT,
+            "disk_full" => StatusCode::INSUFFICIENT_STORAGE,
+            // Told as they are: who may install may know which file of the root is in the way.
+            "blob_missing" | "digest_mismatch" | "permission_denied" | "install_io" => {
+                StatusCode::INTERNAL_SERVER_ERROR
+            }
+            code if code.starts_with("state_") => return Self::internal("internal_error", &refusal),
+            _ => StatusCode::UNPROCESSABLE_ENTITY,
+        };
+        let mut own = Self::new(status, refusal.code, refusal.message).maybe_hint(refusal.hint);
+        if let Some(change) = refusal.conflict {
+            own = own.more("change", change.into());
+        }
+        own
+    }
+}
+
+impl From<ChangeError> for ApiError {
+    fn from(error: ChangeError) -> Self {
+        if let ChangeError::Unknown(id) = &error {
+            return Self::new(StatusCode::NOT_FOUND, "change_unknown", format!("there is no change {id}"));
+        }
+        Self::internal("internal_error", &error)
+    }
+}
+
+impl From<StateError> for ApiError {
+    fn from(error: StateError) -> Self {
+        Self::internal(error.code(), &error)
+    }
+}
+
+impl From<BlobError> for ApiError {
+    fn from(error: BlobError) -> Self {
+        if let BlobError::TooLarge { cap, .. } = &error {
+            return Self::too_large(*cap);
+        }
+        Self::internal(error.code(), &error)
+    }
+}
+
+impl From<NameError> for ApiError {
+    fn from(error: NameError) -> Self {
+        Self::invalid("name_invalid", error.to_string())
+    }
+}

@@ -1,0 +1,17 @@
+//! One folder a noun, one file a verb.
+
+pub(super) mod audit;
+pub(super) mod blobs;
+pub(super) mod catalogue;
+pub(super) mod changes;
+pub(super) mod health;
+pub(super) mod installed;
+pub(super) mod manifests;
+pub(super) mod metrics;
+pub(super) mod packages;
+pub(super) mod referrers;
+pub(super) mod status;
+pub(super) mod submissions;
+pub(super) mod tags;
+pub(super) mod uploads;
+pub(super) mod v2;

@@ -1,0 +1,4 @@
+//! Blobs of a repository.
+
+pub(in crate::server) mod delete;
+pub(in crate::server) mod get;

@@ -1,0 +1,3 @@
+//! The list of repositories.
+
+pub(in crate::server) mod list;

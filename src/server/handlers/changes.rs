@@ -1,0 +1,5 @@
+//! Long work.
+
+pub(in crate::server) mod abort;
+pub(in crate::server) mod list;
+pub(in crate::server) mod show;

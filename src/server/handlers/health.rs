@@ -1,0 +1,3 @@
+//! Whether this server is well.
+
+pub(in crate::server) mod show;

@@ -1,0 +1,5 @@
+//! What is installed on this machine.
+
+pub(in crate::server) mod create;
+pub(in crate::server) mod delete;
+pub(in crate::server) mod list;

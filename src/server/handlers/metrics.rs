@@ -1,0 +1,3 @@
+//! Figures for a monitoring system.
+
+pub(in crate::server) mod show;

@@ -1,0 +1,4 @@
+//! Published packages.
+
+pub(in crate::server) mod list;
+pub(in crate::server) mod show;

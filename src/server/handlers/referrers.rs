@@ -1,0 +1,3 @@
+//! What refers to a manifest.
+
+pub(in crate::server) mod list;

@@ -1,0 +1,24 @@
+//! `GET /v2/<name>/referrers/<digest>`
+
+use axum::body::Body;
+use axum::response::Response;
+use http::{HeaderName, header};
+
+use super::super::v2::{V2, in_query, set};
+use crate::server::errors::ApiResult;
+
+pub(in crate::server) async fn list(v2: &V2, name: &str, digest: &str) -> ApiResult<Response> {
+    let wanted = v2.param("artifactType");
+    let page = v2.registry.referrers(&v2.who, name, digest, wanted, v2.param("last")).await?;
+    let mut response = Response::new(Body::from(page.index));
+    set(&mut response, header::CONTENT_TYPE, "application/vnd.oci.image.index.v1+json");
+    if page.filtered {
+        set(&mut response, HeaderName::from_static("oci-filters-applied"), "artifactType");
+    }
+    if let Some(last) = page.next {
+        let filter = wanted.map(|wanted| format!("artifactType={}&", in_query(wanted))).unwrap_or_default();
+        let next = format!("</v2/{name}/referrers/{digest}?{filter}last={last}>; rel=\"next\"");
+        set(&mut response, header::LINK, &next);
+    }
+    Ok(response)
+}

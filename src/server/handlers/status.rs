@@ -1,0 +1,3 @@
+//! What this server is.
+
+pub(in crate::server) mod show;

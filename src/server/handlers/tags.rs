@@ -1,0 +1,3 @@
+//! Tags of a repository.
+
+pub(in crate::server) mod list;

@@ -1,0 +1,146 @@
+//! `/v2/`: hands each path, read from the right, to its handler.
+
+use axum::extract::rejection::{PathRejection, QueryRejection};
+use axum::extract::{Path, Query, Request, State};
+use axum::response::{IntoResponse as _, Response};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+
+use super::{blobs, catalogue, manifests, referrers, tags, uploads};
+use crate::access::{Action, Principal};
+use crate::registry::Registry;
+use crate::server::caller::Caller;
+use crate::server::errors::{ApiError, ApiResult};
+use crate::server::metrics::Metrics;
+use crate::server::observe::RouteLabel;
+use crate::server::v2_path::Target;
+
+pub(super) const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
+const API_VERSION: HeaderName = HeaderName::from_static("docker-distribution-api-version");
+
+/// A request to the registry: who, with which headers and query.
+pub(in crate::server) struct V2 {
+    pub(super) registry: Registry,
+    pub(super) metrics: Metrics,
+    pub(super) who: Principal,
+    pub(super) method: Method,
+    pub(super) headers: HeaderMap,
+    query: Vec<(String, String)>,
+}
+
+impl V2 {
+    /// The first parameter of this name.
+    pub(super) fn param(&self, name: &str) -> Option<&str> {
+        self.query.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+    }
+
+    /// All parameters of this name.
+    pub(super) fn params(&self, name: &str) -> Vec<String> {
+        self.query.iter().filter(|(key, _)| key == name).map(|(_, value)| value.clone()).collect()
+    }
+
+    /// A header that is there once, as text.
+    pub(super) fn header(&self, name: HeaderName) -> Option<&str> {
+        let mut values = self.headers.get_all(name).iter();
+        let value = values.next()?.to_str().ok()?;
+        values.next().is_none().then_some(value)
+    }
+
+    pub(super) fn content_length(&self) -> Option<u64> {
+        self.header(header::CONTENT_LENGTH)?.parse().ok()
+    }
+
+    /// Tells whether the client has this version of the content already.
+    pub(super) fn has(&self, etag: &str) -> bool {
+        self.headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok()).any(
+            |list| {
+                list.split(',').map(str::trim).any(|one| one == "*" || one.trim_start_matches("W/") == etag)
+            },
+        )
+    }
+}
+
+/// `/v2/` itself: clients look here whether this is a registry, and whether their credentials are good.
+pub(in crate::server) async fn base(caller: Caller) -> ApiResult<Response> {
+    caller.require(Action::Pull)?;
+    Ok(finished(([(header::CONTENT_TYPE, "application/json")], "{}").into_response(), Target::Base))
+}
+
+/// Everything below `/v2/`.
+pub(in crate::server) async fn dispatch(
+    caller: Caller,
+    State(registry): State<Registry>,
+    State(metrics): State<Metrics>,
+    path: Result<Path<String>, PathRejection>,
+    query: Result<Query<Vec<(String, String)>>, QueryRejection>,
+    request: Request,
+) -> Response {
+    let Ok(Path(rest)) = path else {
+        return ApiError::invalid("NAME_INVALID", "the path is not UTF-8").into_response();
+    };
+    let Ok(Query(query)) = query else {
+        return ApiError::invalid("UNSUPPORTED", "the query is not well formed").into_response();
+    };
+    let Some(target) = Target::parse(&rest) else { return ApiError::no_route().into_response() };
+    let (head, body) = request.into_parts();
+    let v2 = V2 { registry, metrics, who: caller.0, method: head.method, headers: head.headers, query };
+    let answer = match (v2.method.clone(), target) {
+        (Method::GET | Method::HEAD, Target::Catalogue) => catalogue::list::list(&v2).await,
+        (Method::GET | Method::HEAD, Target::Tags { name }) => tags::list::list(&v2, name).await,
+        (Method::GET | Method::HEAD, Target::Referrers { name, digest }) => {
+            referrers::list::list(&v2, name, digest).await
+        }
+        (Method::GET | Method::HEAD, Target::Manifest { name, reference }) => {
+            manifests::get::get(&v2, name, reference).await
+        }
+        (Method::PUT, Target::Manifest { name, reference }) => {
+            manifests::put::put(&v2, name, reference, body).await
+        }
+        (Method::DELETE, Target::Manifest { name, reference }) => {
+            manifests::delete::delete(&v2, name, reference).await
+        }
+        (Method::GET | Method::HEAD, Target::Blob { name, digest }) => {
+            blobs::get::get(&v2, name, digest).await
+        }
+        (Method::DELETE, Target::Blob { name, digest }) => blobs::delete::delete(&v2, name, digest).await,
+        (Method::POST, Target::Uploads { name }) => uploads::begin::begin(&v2, name, body).await,
+        (Method::PATCH, Target::Upload { name, id }) => uploads::append::append(&v2, name, id, body).await,
+        (Method::PUT, Target::Upload { name, id }) => uploads::close::close(&v2, name, id, body).await,
+        (Method::GET, Target::Upload { name, id }) => uploads::status::status(&v2, name, id).await,
+        (Method::DELETE, Target::Upload { name, id }) => uploads::cancel::cancel(&v2, name, id).await,
+        _ => Err(ApiError::new(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "UNSUPPORTED",
+            "this path does not answer this method",
+        )
+        .with_header(header::ALLOW, target.methods())),
+    };
+    finished(answer.unwrap_or_else(ApiError::into_response), target)
+}
+
+/// What every answer of the registry carries.
+fn finished(mut response: Response, target: Target<'_>) -> Response {
+    response.headers_mut().insert(API_VERSION, HeaderValue::from_static("registry/2.0"));
+    response.extensions_mut().insert(RouteLabel(target.label()));
+    response
+}
+
+/// Sets a header whose value is made of checked names.
+pub(super) fn set(response: &mut Response, name: HeaderName, value: &str) {
+    if let Ok(value) = HeaderValue::from_str(value) {
+        response.headers_mut().append(name, value);
+    }
+}
+
+/// The value as part of a query.
+pub(super) fn in_query(value: &str) -> String {
+    use std::fmt::Write as _;
+    let mut text = String::with_capacity(value.len());
+    for byte in value.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~/".contains(&byte) {
+            text.push(char::from(byte));
+        } else {
+            write!(text, "%{byte:02X}").expect("invariant: writing to a String succeeds");
+        }
+    }
+    text
+}
