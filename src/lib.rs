@@ -8,6 +8,7 @@ pub mod blobs;
 pub mod callback;
 pub mod changes;
 pub mod config;
+pub mod daemon;
 pub mod install;
 pub mod keys;
 pub mod names;

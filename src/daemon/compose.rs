@@ -1,0 +1,298 @@
+//! Opens everything in order and serves until it is told to stop.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use crate::access::{Access, Mode};
+use crate::blobs::Blobs;
+use crate::callback::Signer;
+use crate::changes::{Changes, TaskSet};
+use crate::config::{self, AuthMode, Config};
+use crate::install::{InstallParts, Installer};
+use crate::keys::CallbackRing;
+use crate::names::{Clock, Faults, Random, SystemClock, SystemRandom};
+use crate::registry::{Registry, RegistryParts};
+use crate::runner::Embedded;
+use crate::sandbox::{Limits, Sandbox};
+use crate::server::{SandboxProbe, Server, ServerParts};
+use crate::state::State;
+use crate::store::{Store, StoreParts};
+use crate::trees::Trees;
+
+use super::bundle::{self, Posture};
+use super::proof::{self, Proof};
+use super::root::Root;
+use super::DaemonError;
+
+/// More changes than are ever kept.
+const SCAN: usize = 1_000;
+
+/// What a client needs to know once the daemon answers.
+#[derive(Clone, Debug)]
+pub struct Ready {
+    /// The address of the HTTP port.
+    pub address: SocketAddr,
+    /// The local socket.
+    pub socket: PathBuf,
+    /// The root folder.
+    pub root: PathBuf,
+    /// What the daemon stands on.
+    pub posture: Posture,
+    /// From the call to the first request that could be answered.
+    pub ready_ms: u128,
+}
+
+/// Opens the parts, binds, calls `ready`, recovers, and serves until `stop` resolves.
+///
+/// # Errors
+/// [`DaemonError`] for what keeps it from starting.
+#[allow(clippy::too_many_lines)] // One list of what is opened, in its order: splitting it would hide the order.
+pub async fn serve(
+    mut config: Config,
+    say: impl Fn(&str) + Send + Sync + 'static,
+    ready: impl FnOnce(&Ready) + Send,
+    stop: impl Future<Output = ()> + Send + 'static,
+) -> Result<(), DaemonError> {
+    let began = Instant::now();
+    config::guard(&config)?;
+    let root = Root::open(&config.root)?;
+    let path = root.path().to_path_buf();
+    config.root.clone_from(&path);
+    let faults = Faults::from_environment();
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let random: Arc<dyn Random> = Arc::new(SystemRandom);
+
+    let state = {
+        let (file, faults) = (path.join("state.redb"), faults.clone());
+        tokio::task::spawn_blocking(move || State::open(&file, faults)).await??
+    };
+    let blobs = Blobs::open(&path, state.clone(), clock.clone(), random.clone(), faults.clone()).await?;
+    let keys_dir = path.join("keys");
+    let access = Access::open(&keys_dir, random.as_ref())?.with_mode(match config.auth_mode {
+        AuthMode::None => Mode::None,
+        AuthMode::Token => Mode::Token,
+    });
+    let ring = CallbackRing::open(
+        &keys_dir,
+        config.callback.signing_key.as_ref().map(config::Secret::expose),
+        config.callback.previous_key.as_ref().map(|key| (key.expose(), config.callback.previous_key_until)),
+        random.as_ref(),
+    )?;
+    let sandbox = Sandbox::new(&path.join("run/jails"))?;
+    let trees = Trees::open(&path, sandbox.clone(), blobs.clone(), faults.clone())?;
+
+    let unpacked = {
+        let (trees, path, layout, sandbox) = (trees.clone(), path.clone(), config.bundle.layout.clone(), sandbox.clone());
+        let said: Arc<dyn Fn(&str) + Send + Sync> = Arc::new(say);
+        tokio::task::spawn_blocking(move || {
+            sandbox.sweep()?;
+            let (found, provenance) = bundle::find(&path, layout.as_deref(), said.as_ref())?;
+            bundle::unpack(&trees, found, provenance)
+        })
+        .await??
+    };
+    let base = crate::packs::import_bundle(&state, &blobs, clock.as_ref(), &unpacked.bundle).await?;
+
+    let changes = Changes::new(&path, state.clone(), blobs.clone(), clock.clone(), faults.clone());
+    let limits = Limits {
+        memory_bytes: config.sandbox.test_memory_bytes,
+        processes: config.sandbox.test_processes,
+        wall_ms: config.sandbox.test_wall_ms,
+        ..Limits::tests()
+    };
+    let runner =
+        Embedded::new(blobs.clone(), trees.clone(), sandbox.clone(), Signer::new(ring.clone()), limits);
+    let store = Store::new(StoreParts {
+        state: state.clone(),
+        blobs: blobs.clone(),
+        trees: trees.clone(),
+        sandbox: sandbox.clone(),
+        changes: changes.clone(),
+        keys: ring,
+        clock: clock.clone(),
+        random: random.clone(),
+        config: config.clone(),
+        base,
+        runtime_root: unpacked.runtime.clone(),
+        tools_root: unpacked.tools.clone(),
+        runner,
+        faults: faults.clone(),
+    });
+    let installer = Installer::new(InstallParts {
+        root: path.clone(),
+        state: state.clone(),
+        blobs: blobs.clone(),
+        trees: trees.clone(),
+        sandbox: sandbox.clone(),
+        changes: changes.clone(),
+        clock: clock.clone(),
+        random: random.clone(),
+        faults: faults.clone(),
+    });
+    let registry = Registry::new(RegistryParts {
+        state: state.clone(),
+        blobs: blobs.clone(),
+        clock: clock.clone(),
+        faults: faults.clone(),
+        config: config.registry.clone(),
+        manifest_cap_bytes: config.limits.manifest_cap_bytes,
+    });
+
+    let proved: Arc<OnceLock<Proof>> = Arc::new(OnceLock::new());
+    let sandbox_probe = probe(&sandbox, &unpacked.runtime, proved.clone());
+    let bound = Server::bind(
+        &config,
+        ServerParts {
+            state: state.clone(),
+            blobs: blobs.clone(),
+            registry,
+            store: store.clone(),
+            installer: installer.clone(),
+            changes: changes.clone(),
+            access,
+            clock,
+            random,
+            sandbox_probe,
+            posture: serde_json::to_value(&unpacked.posture).unwrap_or_default(),
+        },
+    )
+    .await?;
+    let address = bound.local_addr();
+    let base_url = config.callback.url.clone().unwrap_or_else(|| local_url(address));
+    store.set_callback_url(base_url);
+    ready(&Ready {
+        address,
+        socket: bound.socket_path().to_path_buf(),
+        root: path.clone(),
+        posture: unpacked.posture.clone(),
+        ready_ms: began.elapsed().as_millis(),
+    });
+
+    let recovery = {
+        let (state, changes, store, installer, trees) =
+            (state.clone(), changes.clone(), store.clone(), installer.clone(), trees.clone());
+        let (digest, tools) = (unpacked.posture.bundle_digest.clone(), unpacked.tools.clone());
+        let bundle_chain = bundle::chain(&unpacked.bundle)?;
+        tokio::spawn(async move {
+            let outcome = recover(&state, &changes, &installer, &trees, bundle_chain).await;
+            if let Err(error) = outcome {
+                tracing::error!(error = %error, code = error.code(), "recovery of the last run failed");
+            }
+            match proof::prove(&state, &sandbox, &digest, tools).await {
+                Ok(Proof::Passed) => {
+                    let _ = proved.set(Proof::Passed);
+                    let mut tasks = TaskSet::new();
+                    store.register(&mut tasks);
+                    installer.register(&mut tasks);
+                    changes.start(tasks);
+                    if let Err(error) = state.settle() {
+                        tracing::warn!(error = %error, "the copy from before the migration stays");
+                    }
+                }
+                Ok(Proof::Refused { why }) => {
+                    tracing::error!(why = %why, "foreign code is refused: the run-time proof failed");
+                    let _ = proved.set(Proof::Refused { why });
+                }
+                Err(error) => {
+                    tracing::error!(error = %error, "the run-time proof could not be read");
+                    let _ = proved.set(Proof::Refused { why: error.to_string() });
+                }
+            }
+        })
+    };
+
+    let tending = tokio::spawn(tend(blobs.clone()));
+    bound.serve(stop).await;
+    tending.abort();
+    recovery.await?;
+    changes.stop().await;
+    state.close().await?;
+    // The lock on the root outlives everything that writes to it.
+    drop(root);
+    Ok(())
+}
+
+/// A real jail, made anew whenever health is asked, once the proof has passed.
+fn probe(sandbox: &Sandbox, runtime: &[PathBuf], proved: Arc<OnceLock<Proof>>) -> SandboxProbe {
+    let (sandbox, runtime) = (sandbox.clone(), runtime.to_vec());
+    Arc::new(move || {
+        let (sandbox, runtime, proved) = (sandbox.clone(), runtime.clone(), proved.clone());
+        Box::pin(async move {
+            match proved.get() {
+                None => return Err("the run-time proof of the bundle is under way".to_owned()),
+                Some(Proof::Refused { why }) => return Err(why.clone()),
+                Some(Proof::Passed) => {}
+            }
+            let argv = ["/usr/bin/python3", "-I", "-S", "-c", "pass"].map(str::to_owned).to_vec();
+            let run = tokio::task::spawn_blocking(move || sandbox.probe(runtime, argv)).await;
+            let receipt = run.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
+            serde_json::to_value(receipt).map_err(|error| error.to_string())
+        })
+    })
+}
+
+/// Sweeps abandoned uploads once an hour.
+async fn tend(blobs: Blobs) {
+    let mut hourly = tokio::time::interval(Duration::from_secs(3_600));
+    loop {
+        hourly.tick().await;
+        match blobs.sweep_uploads().await {
+            Ok(0) => {}
+            Ok(swept) => tracing::info!(uploads = swept, "removed abandoned uploads"),
+            Err(error) => tracing::warn!(error = %error, code = error.code(), "abandoned uploads stay"),
+        }
+    }
+}
+
+/// Brings disk and records together after a crash: before any change goes on.
+async fn recover(
+    state: &State,
+    changes: &Changes,
+    installer: &Installer,
+    trees: &Trees,
+    mut keep: Vec<crate::names::Digest>,
+) -> Result<(), DaemonError> {
+    let mended = installer.recover().await?;
+    tracing::debug!(?mended, "wrappers and launch files agree with the records");
+    let idle = changes.list(None, SCAN).await?.iter().all(crate::changes::ChangeView::is_ended);
+    if idle {
+        keep.extend(state.read(|view| Installer::kept_trees(view)).await?);
+        let trees = trees.clone();
+        let swept = tokio::task::spawn_blocking(move || trees.sweep(&keep)).await??;
+        if swept > 0 {
+            tracing::info!(trees = swept, "removed unpacked trees that nothing names");
+        }
+    }
+    Ok(())
+}
+
+/// How this machine itself reaches the port.
+fn local_url(address: SocketAddr) -> String {
+    let host = match address {
+        SocketAddr::V4(v4) if v4.ip().is_unspecified() => "127.0.0.1".to_owned(),
+        SocketAddr::V6(v6) if v6.ip().is_unspecified() => "[::1]".to_owned(),
+        SocketAddr::V6(v6) => format!("[{}]", v6.ip()),
+        SocketAddr::V4(v4) => v4.ip().to_string(),
+    };
+    format!("http://{host}:{}", address.port())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wildcard_address_is_reached_by_loopback() {
+        let cases = [
+            ("0.0.0.0:7721", "http://127.0.0.1:7721"),
+            ("127.0.0.1:1", "http://127.0.0.1:1"),
+            ("[::]:9", "http://[::1]:9"),
+            ("[::1]:9", "http://[::1]:9"),
+        ];
+        for (address, url) in cases {
+            assert_eq!(local_url(address.parse().expect("an address of the table")), url);
+        }
+    }
+}
