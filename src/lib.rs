@@ -7,6 +7,7 @@ pub mod audit;
 pub mod blobs;
 pub mod callback;
 pub mod changes;
+pub mod cli;
 pub mod config;
 pub mod daemon;
 pub mod install;

@@ -1,0 +1,75 @@
+//! The command line: one file a subcommand. It parses, calls the API over the local socket, and prints.
+//!
+//! Data goes to stdout, everything else to stderr. Errors say what and why, and `hint:` says what to do.
+//! It must never touch the state, the blobs or the keys of a root that a daemon may be serving; `exec` reads the
+//! sealed launch file only.
+
+#![allow(clippy::print_stdout, clippy::print_stderr)] // This is the part whose purpose is to print.
+
+mod arguments;
+mod changes;
+mod client;
+mod demo;
+mod exec;
+mod failure;
+mod install;
+mod output;
+mod rootfs;
+mod serve;
+mod status;
+mod submit;
+mod version;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use arguments::{Arguments, Command};
+use failure::Failure;
+
+/// Runs the program with the process's own arguments.
+#[must_use]
+pub fn run() -> ExitCode {
+    // `exec` is what wrappers call: it must cost nothing and take every argument as it is.
+    if let Some(code) = exec::from_wrapper() {
+        return code;
+    }
+    let arguments = Arguments::parse();
+    match dispatch(&arguments) {
+        Ok(code) => code,
+        Err(failure) => {
+            failure.print(arguments.global.output);
+            failure.exit_code()
+        }
+    }
+}
+
+fn dispatch(arguments: &Arguments) -> Result<ExitCode, Failure> {
+    let global = &arguments.global;
+    match &arguments.command {
+        Command::Exec(options) => return exec::run(global, options),
+        Command::Serve(options) => serve::run(global, options),
+        Command::Demo(options) => demo::run(options),
+        Command::Version => version::run(global),
+        Command::Rootfs(command) => rootfs::run(global, command),
+        Command::Status => wait(status::run(global)),
+        Command::Submit(options) => wait(submit::run(global, options)),
+        Command::Submission { id, watch } => wait(submit::show(global, id, *watch)),
+        Command::Install { package, detach } => wait(install::install(global, package, *detach)),
+        Command::Remove { package, purge } => wait(install::remove(global, package, *purge)),
+        Command::List => wait(install::list(global)),
+        Command::Changes => wait(changes::list(global)),
+        Command::Change { id } => wait(changes::show(global, id)),
+        Command::Abort { id } => wait(changes::abort(global, id)),
+    }?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Runs a client command on a small runtime of its own.
+fn wait(command: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::local("runtime_unavailable", format!("cannot start: {error}")))?;
+    runtime.block_on(command)
+}

@@ -1,0 +1,212 @@
+//! The arguments as clap parses them; help texts are written here.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// A self-hosted package appliance in one Linux binary.
+#[derive(Debug, Parser)]
+#[command(name = "pantry", version, max_term_width = 100, after_help = EXIT_CODES)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    pub(super) global: Global,
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+const EXIT_CODES: &str = "\
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 the daemon cannot be reached, 4 rejected or not valid,
+5 not found, 6 in conflict with something else, 7 not permitted, 8 a task of the change failed.
+`pantry exec` and installed commands give the exit code of the program, 128+n when signal n ended it.";
+
+/// Options that stand before or after any command.
+#[derive(Debug, Args)]
+pub(super) struct Global {
+    /// The folder everything lives below [default: /var/lib/pantry as root, else the user's state folder]
+    #[arg(long, global = true, env = "PANTRY_ROOT", value_name = "DIR")]
+    pub(super) root: Option<PathBuf>,
+    /// The configuration file
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(super) config: Option<PathBuf>,
+    /// Talk to this server instead of the local socket, such as http://127.0.0.1:7721
+    #[arg(long, global = true, env = "PANTRY_HOST", value_name = "URL")]
+    pub(super) host: Option<String>,
+    /// The token for --host
+    #[arg(long, global = true, env = "PANTRY_TOKEN", hide_env_values = true, value_name = "TOKEN")]
+    pub(super) token: Option<String>,
+    /// How results are printed
+    #[arg(long, global = true, value_enum, default_value_t = Format::Text)]
+    pub(super) output: Format,
+    /// Say less
+    #[arg(short, long, global = true)]
+    pub(super) quiet: bool,
+}
+
+/// How results are printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Format {
+    /// Tables and sentences
+    Text,
+    /// One JSON document, with stable names
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Run the daemon
+    Serve(Serve),
+    /// Walk a package through everything on a temporary root, with real output
+    Demo(Demo),
+    /// Show what the daemon is and stands on
+    Status,
+    /// Submit the package in a folder
+    Submit(Submit),
+    /// Show a submission: its state, findings and links
+    Submission {
+        /// The submission's id
+        id: String,
+        /// Follow it until its end
+        #[arg(long)]
+        watch: bool,
+    },
+    /// Install a published package
+    Install {
+        /// NAME, PUBLISHER/NAME or either with @VERSION
+        package: String,
+        /// Print the change's id and do not wait for it
+        #[arg(long)]
+        detach: bool,
+    },
+    /// Remove an installed package
+    Remove {
+        /// NAME or PUBLISHER/NAME
+        package: String,
+        /// Remove its data as well
+        #[arg(long)]
+        purge: bool,
+    },
+    /// List the installed packages
+    List,
+    /// Run an installed command in its jail; needs no daemon
+    Exec(Exec),
+    /// List the changes, newest first
+    Changes,
+    /// Show a change: its tasks and its log
+    Change {
+        /// The change's id
+        id: String,
+    },
+    /// Abort a change: what it has done so far is undone
+    Abort {
+        /// The change's id
+        id: String,
+    },
+    /// Make, check and look into the root filesystem that Pantry carries
+    #[command(subcommand)]
+    Rootfs(Rootfs),
+    /// Print the version
+    Version,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Serve {
+    /// Address and port of the HTTP API; port 0 takes a free one [default: 127.0.0.1:7721]
+    #[arg(long, value_name = "ADDRESS")]
+    pub(super) listen: Option<SocketAddr>,
+    /// A folder with allow-lists and profiles instead of the built-in ones
+    #[arg(long, value_name = "DIR")]
+    pub(super) config_dir: Option<PathBuf>,
+    /// Check the configuration and exit
+    #[arg(long)]
+    pub(super) check: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Demo {
+    /// The package to walk through
+    #[arg(long, value_name = "DIR", default_value = "examples/greeter")]
+    pub(super) package: PathBuf,
+    /// The program that serves stand-in wheels when no package index answers
+    #[arg(long, value_name = "FILE", default_value = "examples/local-index/serve.py")]
+    pub(super) local_index: PathBuf,
+    /// Leave the server running on this root and print what to type next
+    #[arg(long, value_name = "DIR")]
+    pub(super) keep: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Submit {
+    /// The folder with pantry_package.yaml
+    pub(super) directory: PathBuf,
+    /// Follow the submission until its end; a rejection is exit code 4
+    #[arg(long)]
+    pub(super) watch: bool,
+    /// Run the checks only; nothing is stored
+    #[arg(long)]
+    pub(super) preview: bool,
+    /// Repeating a request with the same key gives the first answer
+    #[arg(long, value_name = "KEY")]
+    pub(super) idempotency_key: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Exec {
+    /// The installed command, or the path of its wrapper
+    pub(super) command: String,
+    /// Arguments for the program, passed on as they are
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    pub(super) arguments: Vec<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Rootfs {
+    /// Put the bundle together from this machine's programs
+    Assemble {
+        /// The new folder for the OCI image layout
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+        /// A folder to work in; its `wheels/` spares the download of uv the next time
+        #[arg(long, value_name = "DIR")]
+        work: Option<PathBuf>,
+        /// The uv program [default: found on PATH, else fetched by pip]
+        #[arg(long, value_name = "FILE")]
+        uv: Option<PathBuf>,
+        /// The pantry program for the third layer [default: this one]
+        #[arg(long, value_name = "FILE")]
+        pantry: Option<PathBuf>,
+    },
+    /// Check a layout or an unpacked root against every rule
+    Check {
+        /// The layout's or the root's folder
+        path: PathBuf,
+    },
+    /// Put a layout into an executable
+    Embed {
+        /// The layout's folder
+        #[arg(long, value_name = "DIR")]
+        layout: PathBuf,
+        /// The executable to read [default: this one]
+        #[arg(long, value_name = "FILE")]
+        executable: Option<PathBuf>,
+        /// The executable to write
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+    },
+    /// Show what this executable, or a layout, carries
+    Show {
+        /// A layout's folder or another executable
+        path: Option<PathBuf>,
+    },
+    /// List the files of the bundle
+    Ls {
+        /// A layout's folder or another executable
+        path: Option<PathBuf>,
+    },
+    /// Write the embedded bundle as an OCI image layout
+    Export {
+        /// The new folder
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+    },
+}

@@ -1,0 +1,346 @@
+//! `pantry demo`: a server on a temporary root, and a package that walks through everything.
+//!
+//! Every step runs this very program as a person would type it, and shows what it prints.
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use super::arguments::Demo;
+use super::failure::Failure;
+
+pub(super) fn run(options: &Demo) -> Result<(), Failure> {
+    let began = Instant::now();
+    if !options.package.join("pantry_package.yaml").is_file() {
+        return Err(Failure::usage(
+            "manifest_not_found",
+            format!("{} has no pantry_package.yaml", options.package.display()),
+        )
+        .with_hint(Some("run it in a checkout of Pantry, or name a package by --package".to_owned())));
+    }
+    let temporary = tempfile::Builder::new().prefix("pantry-demo-").tempdir()?;
+    let root = options.keep.clone().unwrap_or_else(|| temporary.path().join("root"));
+    let mut demo = Walk { program: std::env::current_exe()?, root, temporary: temporary.path().to_path_buf() };
+    let index = demo.choose_index(options)?;
+    let mut server = demo.serve(index.as_ref().map(|index| index.url.as_str()))?;
+    let result = demo.walk(options, &server.url);
+    if let (Ok(()), Some(root)) = (&result, &options.keep) {
+        print_next(&server.url, root, &options.package);
+        // `make run` leaves the server with the person who typed it: it ends by Ctrl-C.
+        let ended = server.child.wait()?;
+        return ended_well(ended, "pantry serve");
+    }
+    let stopped = server.stop();
+    drop(index);
+    result?;
+    stopped?;
+    step("Stopped");
+    say(&format!("the server has stopped and its root is removed; {:.1} s in all", began.elapsed().as_secs_f64()));
+    Ok(())
+}
+
+struct Walk {
+    program: PathBuf,
+    root: PathBuf,
+    temporary: PathBuf,
+}
+
+/// A process of ours that must not outlive the demo.
+struct Server {
+    child: Child,
+    url: String,
+}
+
+impl Server {
+    fn stop(&mut self) -> Result<(), Failure> {
+        let id = nix::unistd::Pid::from_raw(i32::try_from(self.child.id()).unwrap_or(i32::MAX));
+        nix::sys::signal::kill(id, nix::sys::signal::Signal::SIGTERM).map_err(std::io::Error::from)?;
+        ended_well(self.child.wait()?, "pantry serve")
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if matches!(self.child.try_wait(), Ok(None)) {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+    }
+}
+
+impl Walk {
+    fn walk(&mut self, options: &Demo, url: &str) -> Result<(), Failure> {
+        let package = options.package.display().to_string();
+
+        step("Submit: checks, lockfile, build, sandboxed test, signed callback, publication");
+        self.pantry(&["submit", &package, "--watch"])?;
+
+        let submissions = self.json(&["list-submissions"], url, "/v1/submissions")?;
+        let submission = &submissions["items"][0];
+        let reference = text(submission, "reference")?;
+        let lockfile = text(submission, "lockfile")?;
+        step("The lockfile that was resolved");
+        say(lockfile.trim_end());
+
+        step("The image's manifest, as any client of the registry sees it");
+        let (repository, tag) = reference
+            .rsplit_once(':')
+            .ok_or_else(|| Failure::local("demo_failed", "the submission names no reference"))?;
+        let manifest = get(url, &format!("/v2/{repository}/manifests/{tag}"))?;
+        say(&serde_json::to_string_pretty(&manifest).unwrap_or_default());
+
+        let name = text(submission, "name")?;
+        step("Install, and run the installed command");
+        self.pantry(&["install", &name])?;
+        self.pantry(&["list"])?;
+        let installed = self.json(&["list"], url, "")?;
+        let command = installed["items"][0]["commands"][0]
+            .as_str()
+            .ok_or_else(|| Failure::local("demo_failed", "the installed package has no command"))?
+            .to_owned();
+        let wrapper = self.root.join("bin").join(&command);
+        let from_wrapper = self.show(Command::new(&wrapper).arg("pantry"))?;
+
+        step("The same image by an ordinary engine");
+        self.engine(url, &reference, &from_wrapper)?;
+
+        step("The changes behind all this");
+        self.pantry(&["changes"])?;
+        Ok(())
+    }
+
+    /// Runs the image where an engine is at hand, and compares what it prints with the installed command.
+    fn engine(&self, url: &str, reference: &str, expected: &str) -> Result<(), Failure> {
+        let address = url.trim_start_matches("http://");
+        let image = format!("{address}/{reference}");
+        if quiet(Command::new("docker").arg("info")) {
+            let printed = self.show(
+                Command::new("docker").args(["run", "--rm", "--network=none", &image, "pantry"]),
+            )?;
+            let _ = quiet(Command::new("docker").args(["rmi", &image]));
+            return same(&printed, expected);
+        }
+        let store = self.temporary.join("podman");
+        let podman = || {
+            let mut command = Command::new("podman");
+            command
+                .arg("--root")
+                .arg(store.join("root"))
+                .arg("--runroot")
+                .arg(store.join("run"))
+                .args(["--storage-driver=vfs", "--cgroup-manager=cgroupfs", "--events-backend=none"]);
+            if quiet(Command::new("runc").arg("--version")) {
+                command.args(["--runtime", "runc"]);
+            }
+            command
+        };
+        if !quiet(Command::new("podman").arg("--version")) {
+            say("no container engine is at hand (neither a docker that answers nor podman): skipped");
+            return Ok(());
+        }
+        if !quiet(podman().args(["pull", "--quiet", "--tls-verify=false", &image])) {
+            say("podman is installed but cannot work for this user here: skipped");
+            return Ok(());
+        }
+        // Small limits of its own: podman's defaults ask for more than a confined root may set.
+        let limits = ["--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024"];
+        let printed = self.show(
+            podman().args(["run", "--rm", "--network=none"]).args(limits).args([&image, "pantry"]),
+        )?;
+        let _ = quiet(podman().args(["rmi", "--all", "--force"]));
+        let _ = quiet(podman().args(["unshare", "rm", "-rf"]).arg(&store));
+        same(&printed, expected)
+    }
+
+    /// The package index that answers: the configured one, else the stand-in of this checkout.
+    fn choose_index(&self, options: &Demo) -> Result<Option<Index>, Failure> {
+        step("Which package index");
+        let wheels = self.temporary.join("probe");
+        let answers = quiet(
+            Command::new("timeout")
+                .args(["20", "python3", "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"])
+                .args(["--no-cache-dir", "--retries", "0", "--dest"])
+                .arg(&wheels)
+                .arg(first_dependency(&options.package)?),
+        );
+        if answers {
+            say("the package index that this machine is configured for answers: it is used");
+            return Ok(None);
+        }
+        say("the configured package index does not answer: stand-in wheels are served on loopback instead");
+        Index::start(&options.local_index).map(Some)
+    }
+
+    fn serve(&self, index: Option<&str>) -> Result<Server, Failure> {
+        step("Start: pantry serve on a fresh root and a free port");
+        let mut command = Command::new(&self.program);
+        command.arg("--root").arg(&self.root).args(["serve", "--listen", "127.0.0.1:0"]);
+        if let Some(index) = index {
+            command.env("PANTRY_STORE_INDEX_URL", index);
+        }
+        let log = fs_err::File::create(self.temporary.join("serve.log"))?;
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log.into_parts().0);
+        let mut child = command.spawn()?;
+        let line = first_line(&mut child, Duration::from_secs(120));
+        let mut server = Server { child, url: String::new() };
+        let line = line.ok_or_else(|| {
+            let _ = server.child.kill();
+            let log = fs_err::read_to_string(self.temporary.join("serve.log")).unwrap_or_default();
+            Failure::local("demo_failed", format!("the server did not start:\n{log}"))
+        })?;
+        say(&line);
+        server.url = line.split_whitespace().find(|word| word.starts_with("http://")).unwrap_or_default().to_owned();
+        Ok(server)
+    }
+
+    /// Runs this program with the arguments, showing the line and what it prints.
+    fn pantry(&self, arguments: &[&str]) -> Result<String, Failure> {
+        let mut command = Command::new(&self.program);
+        command.arg("--root").arg(&self.root).args(arguments);
+        say(&format!("$ pantry {}", arguments.join(" ")));
+        run_shown(&mut command)
+    }
+
+    fn show(&self, command: &mut Command) -> Result<String, Failure> {
+        let words: Vec<String> = std::iter::once(command.get_program())
+            .chain(command.get_args())
+            .map(|word| word.to_string_lossy().into_owned())
+            .collect();
+        say(&format!("$ {}", words.join(" ")));
+        run_shown(command)
+    }
+
+    /// The JSON of a subcommand, or of a path of the API.
+    fn json(&self, arguments: &[&str], url: &str, path: &str) -> Result<Value, Failure> {
+        if !path.is_empty() {
+            return get(url, path);
+        }
+        let output = Command::new(&self.program)
+            .arg("--root")
+            .arg(&self.root)
+            .args(["--output", "json"])
+            .args(arguments)
+            .output()?;
+        serde_json::from_slice(&output.stdout)
+            .map_err(|error| Failure::local("demo_failed", format!("no JSON came back: {error}")))
+    }
+}
+
+/// The stand-in index of the checkout, on loopback.
+struct Index {
+    child: Child,
+    url: String,
+}
+
+impl Index {
+    fn start(program: &Path) -> Result<Self, Failure> {
+        let mut child =
+            Command::new("python3").arg(program).stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
+        let line = first_line(&mut child, Duration::from_secs(20));
+        let mut index = Self { child, url: String::new() };
+        index.url = line
+            .filter(|line| line.starts_with("http://127.0.0.1:"))
+            .ok_or_else(|| Failure::local("demo_failed", format!("{} did not start", program.display())))?;
+        Ok(index)
+    }
+}
+
+impl Drop for Index {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The first line on the child's stdout; the rest is read away, so that the child never blocks on it.
+fn first_line(child: &mut Child, patience: Duration) -> Option<String> {
+    let stdout = child.stdout.take()?;
+    let (sender, receiver) = mpsc::channel();
+    std::thread::spawn(move || {
+        for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+            let _ = sender.send(line);
+        }
+    });
+    receiver.recv_timeout(patience).ok()
+}
+
+/// The first of the package's dependencies, to ask an index for.
+fn first_dependency(package: &Path) -> Result<String, Failure> {
+    let manifest = fs_err::read_to_string(package.join("pantry_package.yaml"))?;
+    let value: Value = serde_saphyr::from_str(&manifest)
+        .map_err(|error| Failure::local("manifest_parse_error", error.to_string()))?;
+    let first = &value["packages"][0];
+    let name = first.as_str().or(first["name"].as_str());
+    Ok(name.unwrap_or("pip").split(['=', '<', '>', '~', '!', ' ', '[']).next().unwrap_or("pip").to_owned())
+}
+
+fn get(url: &str, path: &str) -> Result<Value, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let answer = runtime.block_on(async {
+        let client = reqwest::Client::builder().no_proxy().build()?;
+        client.get(format!("{url}{path}")).send().await?.error_for_status()?.bytes().await
+    });
+    let bytes = answer.map_err(|error| Failure::local("demo_failed", error.to_string()))?;
+    serde_json::from_slice(&bytes).map_err(|error| Failure::local("demo_failed", error.to_string()))
+}
+
+fn run_shown(command: &mut Command) -> Result<String, Failure> {
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn()?;
+    let mut printed = String::new();
+    if let Some(stdout) = child.stdout.take() {
+        for line in BufReader::new(stdout).lines() {
+            let line = line?;
+            say(&super::output::safe(&line));
+            printed.push_str(&line);
+            printed.push('\n');
+        }
+    }
+    let status = child.wait()?;
+    ended_well(status, "the command")?;
+    Ok(printed)
+}
+
+fn ended_well(status: ExitStatus, what: &str) -> Result<(), Failure> {
+    if status.success() { Ok(()) } else { Err(Failure::local("demo_failed", format!("{what} ended with {status}"))) }
+}
+
+fn same(printed: &str, expected: &str) -> Result<(), Failure> {
+    if printed == expected {
+        say("the engine and the installed command print the same");
+        return Ok(());
+    }
+    Err(Failure::local("demo_failed", format!("the engine printed {printed:?}, the command {expected:?}")))
+}
+
+fn quiet(command: &mut Command) -> bool {
+    let command = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command.status().is_ok_and(|status| status.success())
+}
+
+fn text(value: &Value, key: &str) -> Result<String, Failure> {
+    value[key]
+        .as_str()
+        .map(str::to_owned)
+        .ok_or_else(|| Failure::local("demo_failed", format!("the answer has no {key}: {value}")))
+}
+
+fn step(title: &str) {
+    let _ = writeln!(std::io::stdout(), "\n== {title}");
+}
+
+fn say(text: &str) {
+    for line in text.lines() {
+        let _ = writeln!(std::io::stdout(), "   {line}");
+    }
+}
+
+fn print_next(url: &str, root: &Path, package: &Path) {
+    step("Yours to type next (Ctrl-C here ends the server)");
+    say(&format!("pantry --root {} submit {} --watch", root.display(), package.display()));
+    say(&format!("pantry --root {} changes", root.display()));
+    say(&format!("curl {url}/health"));
+}

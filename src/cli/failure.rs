@@ -1,0 +1,83 @@
+//! Why a command fails, as people read it and as programs do.
+
+use std::process::ExitCode;
+
+use serde_json::json;
+
+use super::arguments::Format;
+
+/// A failed command: what people read, and the class that its exit code tells.
+#[derive(Debug)]
+pub(super) struct Failure {
+    code: String,
+    message: String,
+    hint: Option<String>,
+    exit: u8,
+}
+
+impl Failure {
+    /// Something on this side failed.
+    pub(super) fn local(code: &str, message: impl Into<String>) -> Self {
+        Self { code: code.to_owned(), message: message.into(), hint: None, exit: 1 }
+    }
+
+    /// The request itself is wrong.
+    pub(super) fn usage(code: &str, message: impl Into<String>) -> Self {
+        Self { exit: 2, ..Self::local(code, message) }
+    }
+
+    /// The daemon cannot be reached.
+    pub(super) fn unreachable(message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { exit: 3, hint: Some(hint.into()), ..Self::local("daemon_unreachable", message) }
+    }
+
+    /// The daemon answered with an error of this HTTP status.
+    pub(super) fn answered(status: u16, code: &str, message: impl Into<String>, hint: Option<String>) -> Self {
+        let exit = match status {
+            400 | 413 | 422 => 4,
+            404 => 5,
+            409 => 6,
+            401 | 403 | 421 => 7,
+            _ => 1,
+        };
+        Self { exit, hint, ..Self::local(code, message) }
+    }
+
+    /// A submission was rejected.
+    pub(super) fn rejected(code: &str, message: impl Into<String>) -> Self {
+        Self { exit: 4, ..Self::local(code, message) }
+    }
+
+    /// A task of a change failed.
+    pub(super) fn change(code: &str, message: impl Into<String>, hint: Option<String>) -> Self {
+        Self { exit: 8, hint, ..Self::local(code, message) }
+    }
+
+    /// The same with a hint.
+    pub(super) fn with_hint(self, hint: Option<String>) -> Self {
+        Self { hint, ..self }
+    }
+
+    /// Prints the failure on stderr; as a JSON document on stdout where that was asked for.
+    pub(super) fn print(&self, format: Format) {
+        if format == Format::Json {
+            println!("{}", json!({ "error": { "code": self.code, "message": self.message, "hint": self.hint } }));
+            return;
+        }
+        eprintln!("error: {} [{}]", self.message, self.code);
+        if let Some(hint) = &self.hint {
+            eprintln!("hint: {hint}");
+        }
+    }
+
+    /// The process's exit code.
+    pub(super) fn exit_code(&self) -> ExitCode {
+        ExitCode::from(self.exit)
+    }
+}
+
+impl From<std::io::Error> for Failure {
+    fn from(error: std::io::Error) -> Self {
+        Self::local("io_error", error.to_string())
+    }
+}

@@ -1,0 +1,79 @@
+//! `pantry serve`: runs the daemon until SIGTERM or SIGINT.
+
+use std::io::Write as _;
+
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::arguments::{Format, Global, Serve};
+use super::client::environment;
+use super::failure::Failure;
+use crate::config::{self, Flags};
+use crate::daemon::{self, Ready};
+
+pub(super) fn run(global: &Global, options: &Serve) -> Result<(), Failure> {
+    let flags = Flags {
+        root: global.root.clone(),
+        config: global.config.clone(),
+        listen: options.listen,
+        config_dir: options.config_dir.clone(),
+    };
+    let loaded = config::load(&flags, &environment()).and_then(|loaded| {
+        config::guard(&loaded.config)?;
+        Ok(loaded)
+    });
+    let loaded =
+        loaded.map_err(|error| Failure::local(error.code(), error.to_string()).with_hint(error.hint()))?;
+    if options.check {
+        for (key, value, source) in &loaded.provenance {
+            let _ = writeln!(std::io::stdout(), "{key} = {value}  ({source})");
+        }
+        return Ok(());
+    }
+    start_log(&loaded.config.log, global.output);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .max_blocking_threads(64)
+        .build()
+        .map_err(|error| Failure::local("runtime_unavailable", format!("cannot start: {error}")))?;
+    let quiet = global.quiet;
+    let served = runtime.block_on(async move {
+        let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        let stop = async move {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+        };
+        let say = move |line: &str| {
+            if !quiet {
+                let _ = writeln!(std::io::stderr(), "{line}");
+            }
+        };
+        Ok::<_, std::io::Error>(daemon::serve(loaded.config, say, announce, stop).await)
+    })?;
+    served.map_err(|error| Failure::local(error.code(), error.to_string()).with_hint(error.hint()))
+}
+
+/// The one line on stdout that scripts wait for.
+fn announce(ready: &Ready) {
+    let _ = writeln!(
+        std::io::stdout(),
+        "pantry is ready at http://{} (root {}, {} ms)",
+        ready.address,
+        ready.root.display(),
+        ready.ready_ms
+    );
+    let _ = std::io::stdout().flush();
+}
+
+fn start_log(log: &config::LogConfig, format: Format) {
+    let filter = tracing_subscriber::EnvFilter::try_new(&log.filter)
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    // A second logger in one process can only be a test's; the first one stays.
+    let _ = if log.json || format == Format::Json {
+        builder.json().flatten_event(true).try_init()
+    } else {
+        builder.with_ansi(false).try_init()
+    };
+}
