@@ -1,0 +1,54 @@
+# The two commands of the README are `make demo` and `make test`.
+
+SHELL       := /bin/bash
+TARGET      := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
+CARGO_OUT   := target/$(TARGET)
+BUNDLE      := target/bundle
+PANTRY      := target/pantry
+export PYTHONDONTWRITEBYTECODE := 1
+
+.PHONY: demo run test test-bundle lint needs bundle bench
+
+## Build with the bundle inside, and walk a package through everything.
+demo: $(PANTRY)
+	$(PANTRY) demo
+
+## The same, then leave the server running and print what to type next.
+run: $(PANTRY)
+	@root=$$(mktemp -d -t pantry-run-XXXXXX); trap 'rm -rf "$$root"' EXIT; $(PANTRY) demo --keep "$$root/root"
+
+## Everything: the real binary, over real sockets. The list of what was skipped comes before the summary.
+test: test-bundle
+	@scripts/test
+
+## The bundle that the tests share, made by the program under test from this machine's programs.
+test-bundle: needs
+	cargo build --features fault-points --bins
+	rm -rf target/test-bundle.new
+	$(CARGO_OUT)/debug/pantry rootfs assemble --work target/assemble --out target/test-bundle.new
+	rm -rf target/test-bundle && mv target/test-bundle.new target/test-bundle
+
+lint:
+	cargo fmt --check
+	cargo clippy --all-targets --features fault-points -- -D warnings
+
+needs:
+	@scripts/needs
+
+## The release program with the bundle embedded.
+$(PANTRY): needs FORCE
+	cargo build --release
+	rm -rf $(BUNDLE).new
+	$(CARGO_OUT)/release/pantry rootfs assemble --work target/assemble --out $(BUNDLE).new
+	$(CARGO_OUT)/release/pantry rootfs check $(BUNDLE).new
+	rm -rf $(BUNDLE) && mv $(BUNDLE).new $(BUNDLE)
+	$(CARGO_OUT)/release/pantry rootfs embed --layout $(BUNDLE) --out $(PANTRY).new
+	mv $(PANTRY).new $(PANTRY)
+
+bundle: $(PANTRY)
+
+bench: $(PANTRY)
+	cargo bench
+
+FORCE:
+
