@@ -175,12 +175,11 @@ pub fn resolve_package(
         return Ok(None);
     }
     let id = PackId { publisher: owner.publisher, name: owner.name };
-    let found = match version {
-        Some(version) => view.get(&VERSIONS, &(canonical, version.clone()))?.map(|row| (version, row.digest)),
-        None => {
-            let versions = versions_of(view, &canonical)?;
-            latest(&versions).map(|(version, row)| (version.clone(), row.digest.clone()))
-        }
+    let found = if let Some(version) = version {
+        view.get(&VERSIONS, &(canonical, version.clone()))?.map(|row| (version, row.digest))
+    } else {
+        let versions = versions_of(view, &canonical)?;
+        latest(&versions).map(|(version, row)| (version.clone(), row.digest.clone()))
     };
     Ok(found.map(|(version, digest)| (id, version, digest)))
 }

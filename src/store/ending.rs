@@ -4,12 +4,12 @@ use bytes::Bytes;
 
 use crate::audit;
 use crate::blobs::{self, Stored};
-use crate::names::SubmissionId;
+use crate::names::{ChangeId, Millis, PackageName, SubmissionId, Version};
 use crate::state::{Read, StateError, Tx};
 
 use super::claims;
 use super::finding::{Finding, VerdictView};
-use super::record::{self, BlobRow, SUBMISSIONS, SubmissionRecord, SubmissionState, VerdictRow};
+use super::record::{self, BlobRow, CLAIMS, SUBMISSIONS, SubmissionRecord, SubmissionState, VerdictRow};
 use super::refusal::StoreRefusal;
 use super::service::Inner;
 
@@ -27,6 +27,34 @@ impl Inner {
             whole: BlobRow::from(&whole),
         };
         Ok((whole, row))
+    }
+
+    /// Ends a submission whose change was aborted before its first task, and so has nothing to undo.
+    pub(super) async fn settle(&self, id: &SubmissionId) -> Result<(), StoreRefusal> {
+        let key = id.clone();
+        let row = self.parts.state.read(move |view| view.get(&SUBMISSIONS, &key)).await?;
+        let waiting = row.filter(|row| row.state == SubmissionState::Submitted);
+        let Some(change) = waiting.and_then(|row| ChangeId::parse(&row.change?).ok()) else { return Ok(()) };
+        match self.parts.changes.get(&change).await {
+            Ok(Some(view)) if view.state == "cancelled" => {
+                self.end(id, SubmissionState::Cancelled, Vec::new()).await
+            }
+            Ok(_) => Ok(()),
+            Err(error) => Err(StoreRefusal::internal("change_unreadable", &error)),
+        }
+    }
+
+    /// As [`Inner::settle`], for the submission that holds a version which another one wants.
+    pub(super) async fn settle_claim(
+        &self,
+        name: &PackageName,
+        version: &Version,
+    ) -> Result<(), StoreRefusal> {
+        let key = (name.canonical(), version.clone());
+        match self.parts.state.read(move |view| view.get(&CLAIMS, &key)).await? {
+            Some(holder) => self.settle(&holder.submission).await,
+            None => Ok(()),
+        }
     }
 
     /// Ends a submission without publishing it; does nothing to one that has ended.
@@ -72,7 +100,7 @@ fn let_go(
     tx: &mut Tx<'_>,
     id: &SubmissionId,
     row: &mut SubmissionRecord,
-    now: crate::names::Millis,
+    now: Millis,
 ) -> Result<(), StateError> {
     if let (Some(name), Some(version)) = (&row.name, &row.version) {
         claims::release(tx, id, name, version)?;

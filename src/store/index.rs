@@ -121,7 +121,10 @@ fn pip_file(text: &str) -> Vec<(String, String)> {
         }
         if line.starts_with([' ', '\t']) && open {
             if let Some((_, value)) = found.last_mut() {
-                *value = format!("{value} {content}").trim().to_owned();
+                if !value.is_empty() {
+                    value.push(' ');
+                }
+                value.push_str(content);
             }
         } else if let Some(section) = content.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
             applies = matches!(section.trim(), "global" | "install");

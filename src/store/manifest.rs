@@ -30,7 +30,7 @@ pub fn parse_yaml(bytes: &[u8]) -> Result<Manifest, Vec<Finding>> {
         return Err(refuse(format!("the manifest has more than {MANIFEST_CAP} bytes"), 0));
     }
     let text = std::str::from_utf8(bytes).map_err(|error| {
-        let line = bytes[..error.valid_up_to()].iter().filter(|&&byte| byte == b'\n').count() as u64 + 1;
+        let line = bytes[..error.valid_up_to()].split(|&byte| byte == b'\n').count() as u64;
         refuse(format!("the manifest isn't UTF-8 (byte {})", error.valid_up_to()), line)
     })?;
     let node = node::from_yaml(text).map_err(|fault| refuse(fault.message, fault.line))?;

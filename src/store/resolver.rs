@@ -86,14 +86,13 @@ impl Resolver<'_> {
         match outcome.end {
             End::Exited(0) => {
                 let lockfile = lockfile()?;
-                check_size(lockfile.len()).map_err(|finding| ResolveError::Refused(Box::new(finding)))?;
+                check_size(lockfile.len()).map_err(ResolveError::Refused)?;
                 let list = read_capped(&output.join("wheels.json"), WHEELS_CAP)?;
                 Ok(Resolution { lockfile, resolved: serde_json::from_slice(&list)? })
             }
             End::Exited(4) => {
                 let size = lockfile().map_or(LOCKFILE_CAP + 1, |lockfile| lockfile.len());
-                let finding = check_size(size).err().unwrap_or_else(|| over_cap(size));
-                Err(ResolveError::Refused(Box::new(finding)))
+                Err(ResolveError::Refused(Box::new(over_cap(size))))
             }
             End::Cancelled => Err(ResolveError::Cancelled),
             End::TimedOut => Err(refused("the resolver took longer than 30 seconds".to_owned())),
@@ -116,8 +115,8 @@ fn over_cap(size: usize) -> Finding {
 }
 
 /// Bytes, not characters: exactly the cap passes.
-fn check_size(size: usize) -> Result<(), Finding> {
-    if size <= LOCKFILE_CAP { Ok(()) } else { Err(over_cap(size)) }
+fn check_size(size: usize) -> Result<(), Box<Finding>> {
+    if size <= LOCKFILE_CAP { Ok(()) } else { Err(Box::new(over_cap(size))) }
 }
 
 /// An empty directory that jails can read.

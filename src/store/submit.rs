@@ -39,6 +39,7 @@ pub struct Submit {
 
 /// The answer to a request that is acceptable so far.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "one a request, and moved once")]
 pub enum Submitted {
     /// A submission, new or the one that this request made before.
     Accepted(SubmissionView),
@@ -180,6 +181,9 @@ impl Inner {
             key: request.idempotency_key,
             body,
         };
+        if let Some(manifest) = &new.declared {
+            self.settle_claim(&manifest.name, &manifest.version).await?;
+        }
         let id = new.id.clone();
         parts.faults.pass("store.submit");
         let taken = parts.state.write(move |tx| new.write(tx)).await?;

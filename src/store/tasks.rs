@@ -211,6 +211,10 @@ fn aborted() -> TaskFailure {
     }
 }
 
+fn new_cancel() -> Result<CancelOnDrop, TaskFailure> {
+    Cancel::new().map(CancelOnDrop).map_err(|error| broken(error.code(), &error))
+}
+
 /// Ends the jail when the work that waits for it is dropped.
 pub(super) struct CancelOnDrop(pub(super) Cancel);
 
@@ -221,17 +225,13 @@ impl Drop for CancelOnDrop {
 }
 
 impl Job<'_> {
-    fn cancel(&self) -> Result<CancelOnDrop, TaskFailure> {
-        Cancel::new().map(CancelOnDrop).map_err(|error| broken(error.code(), &error))
-    }
-
     /// Runs blocking work; an abort of the change ends the jails in it.
     async fn blocking<T, F>(&self, work: F) -> Result<T, TaskFailure>
     where
         T: Send + 'static,
         F: FnOnce(&Cancel) -> T + Send + 'static,
     {
-        let guard = self.cancel()?;
+        let guard = new_cancel()?;
         let cancel = guard.0.clone();
         let mut running = tokio::task::spawn_blocking(move || work(&cancel));
         let done = tokio::select! {

@@ -62,6 +62,7 @@ impl Store {
     /// # Errors
     /// [`StoreRefusal`] when the records can't be read.
     pub async fn get(&self, id: &SubmissionId) -> Result<Option<SubmissionView>, StoreRefusal> {
+        self.0.settle(id).await?;
         let key = id.clone();
         let Some(row) = self.0.parts.state.read(move |view| view.get(&SUBMISSIONS, &key)).await? else {
             return Ok(None);

@@ -134,7 +134,7 @@ fn leading_number(text: &str) -> u64 {
 pub(crate) fn is_file_name(text: &str) -> bool {
     let allowed = |b: u8| b.is_ascii_alphanumeric() || b"._-+!".contains(&b);
     text.len() <= 250
-        && text.ends_with(".whl")
+        && text.strip_suffix(".whl").is_some()
         && text.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric())
         && text.bytes().all(allowed)
 }

@@ -58,6 +58,8 @@ impl Job<'_> {
         let (whole, verdict) =
             self.inner.verdict(findings.clone()).await.map_err(|refusal| failure(&refusal))?;
         let (id, now) = (self.id.clone(), self.inner.now());
+        let settled = self.inner.settle_claim(&manifest.name, &manifest.version).await;
+        settled.map_err(|refusal| failure(&refusal))?;
         parts.faults.pass("store.claim");
         let claimed = parts
             .state

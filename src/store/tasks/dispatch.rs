@@ -13,7 +13,7 @@ use super::super::codes::ReasonCode;
 use super::super::finding::Finding;
 use super::super::manifest::Manifest;
 use super::super::record::{SUBMISSIONS, SubmissionRecord, SubmissionState};
-use super::{Job, aborted, failure};
+use super::{Job, aborted, failure, new_cancel};
 
 /// How many dispatches a submission gets.
 const ATTEMPTS: usize = 3;
@@ -87,7 +87,7 @@ impl Job<'_> {
         self.write_attempt(&nonce, true).await?;
         parts.faults.pass("store.dispatched");
         self.ctx.log("the runner has the pack").await;
-        let guard = self.cancel()?;
+        let guard = new_cancel()?;
         let (lines, mut heard) = tokio::sync::mpsc::unbounded_channel();
         let progress = Arc::new(move |line: String| {
             // Nobody listens any more once the task has ended.

@@ -88,13 +88,13 @@ impl Job<'_> {
                     return Ok(());
                 };
                 packs::place(tx, now, &repository, &pack, &[version.tag()])?;
-                let published = VersionRecord {
+                let release = VersionRecord {
                     digest: pack.manifest.digest.clone(),
                     source: row.source.as_ref().map(|source| source.digest.clone()),
                     submission: id.clone(),
                     published_at: now,
                 };
-                tx.put(&VERSIONS, &key, &published)?;
+                tx.put(&VERSIONS, &key, &release)?;
                 tx.delete(&CLAIMS, &key)?;
                 let newest = tx
                     .scan(&VERSIONS, &crate::state::Scan::prefix(&key.0), crate::state::MAX_SCAN_ROWS)?
