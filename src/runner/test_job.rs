@@ -153,7 +153,7 @@ mod tests {
             env: BTreeMap::from([("PYTHONPATH".to_owned(), "/opt/app".to_owned())]),
             limits: limits(),
             random: &SeededRandom::new(1),
-            cancel: &Cancel::default(),
+            cancel: &Cancel::new().unwrap(),
             progress: &progress,
         }
         .run(tests)
