@@ -56,7 +56,6 @@ pub(super) struct Shared {
     pub(super) config: Config,
     pub(super) parts: ServerParts,
     pub(super) metrics: Metrics,
-    pub(super) sandbox: Cached<Result<serde_json::Value, String>>,
     pub(super) health: Cached<serde_json::Value>,
     /// Ends what would keep a connection open for long.
     pub(super) closing: CancellationToken,
@@ -73,16 +72,14 @@ impl App {
             config,
             parts,
             metrics,
-            sandbox: Cached::new(Duration::from_mins(1)),
             health: Cached::new(Duration::from_secs(1)),
             closing,
         }))
     }
 
-    /// The receipt of a sandbox made within the last minute.
+    /// The receipt of a sandbox made lately.
     pub(super) async fn sandbox(&self) -> Result<serde_json::Value, String> {
-        let parts = &self.0.parts;
-        self.0.sandbox.get(parts.clock.now(), || (parts.sandbox_probe)()).await
+        (self.0.parts.sandbox_probe)().await
     }
 }
 

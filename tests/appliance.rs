@@ -1,0 +1,25 @@
+//! Drives the real binary from outside: over HTTP, by command line, with real clients.
+//!
+//! A test here may use public interfaces only. All of them share one bundle, named by `PANTRY_TEST_BUNDLE`
+//! (`make test` makes it); each server they start has a root and a port of its own and ends with its test.
+
+#![allow(clippy::unwrap_used, missing_docs)]
+
+#[path = "appliance/clients.rs"]
+mod clients;
+#[path = "appliance/command_line.rs"]
+mod command_line;
+#[path = "appliance/crash.rs"]
+mod crash;
+#[path = "appliance/failures.rs"]
+mod failures;
+#[path = "appliance/install.rs"]
+mod install;
+#[path = "appliance/registry.rs"]
+mod registry;
+#[path = "appliance/serve.rs"]
+mod serve;
+#[path = "appliance/submissions.rs"]
+mod submissions;
+#[path = "appliance/support.rs"]
+mod support;

@@ -1,0 +1,79 @@
+//! Packages that fail on purpose: each is rejected with its code, the server stays well, the next good one passes.
+
+use serde_json::json;
+
+use super::support::{Server, checkout, until};
+
+/// Example, and a reason code that its rejection must carry. `docs/rejections.md` has the same table.
+const BROKEN: &[(&str, &str)] = &[
+    ("broken-tests", "tests_failed"),
+    ("broken-lockfile", "resolved_lockfile_exceeds_size_cap"),
+    ("broken-os-system", "static_analysis_disallowed_primitive"),
+    ("broken-network", "tests_failed"),
+    ("broken-write-outside", "tests_failed"),
+    ("broken-memory", "test_resource_limit"),
+    ("broken-forks", "test_resource_limit"),
+    ("broken-output", "test_resource_limit"),
+    ("broken-forged", "tests_failed"),
+    ("broken-exit-on-import", "tests_failed"),
+];
+
+#[test]
+fn every_broken_example_is_rejected_with_its_code_and_the_next_good_one_passes() {
+    let server = Server::start();
+    server.until_healthy();
+    let before = processes_of(&server);
+    for (example, code) in BROKEN {
+        let submission = server.submit(&checkout().join("examples").join(example));
+        assert_eq!(submission["state"], "rejected", "{example}: {submission:#}");
+        let codes = submission["verdict"]["reason_codes"].as_array().unwrap();
+        assert!(codes.contains(&json!(code)), "{example} must be rejected as {code}: {submission:#}");
+        assert!(!submission["verdict"]["findings"].as_array().unwrap().is_empty(), "{example} has no finding");
+        assert_eq!(server.get("/health").0, 200, "after {example}");
+        assert_eq!(server.get(&format!("/v2/packages/local/{example}/tags/list")).0, 404, "{example} became visible");
+    }
+    let good = server.submit(&checkout().join("examples/greeter"));
+    assert_eq!(good["state"], "published", "{good:#}");
+    until("no process of a test is left", || processes_of(&server) <= before);
+    until("no work is left", || server.leftovers().is_empty());
+}
+
+#[test]
+fn the_table_of_the_docs_is_the_table_of_the_test() {
+    let docs = std::fs::read_to_string(checkout().join("docs/rejections.md")).unwrap();
+    for (example, code) in BROKEN {
+        let row = docs.lines().find(|line| line.starts_with('|') && line.contains(&format!("`{example}`")));
+        assert!(row.is_some_and(|row| row.contains(&format!("`{code}`"))), "{example} → {code}: {row:?}");
+    }
+    let mut folders: Vec<String> = std::fs::read_dir(checkout().join("examples"))
+        .unwrap()
+        .filter_map(|entry| entry.unwrap().file_name().into_string().ok())
+        .filter(|name| name.starts_with("broken-"))
+        .collect();
+    folders.sort();
+    let mut listed: Vec<String> = BROKEN.iter().map(|(example, _)| (*example).to_owned()).collect();
+    listed.sort();
+    assert_eq!(folders, listed);
+}
+
+/// How many processes descend from the server.
+fn processes_of(server: &Server) -> usize {
+    let mut parents = std::collections::HashMap::new();
+    for entry in std::fs::read_dir("/proc").unwrap().flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
+        let stat = std::fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
+        let parent = stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().nth(1)?.parse::<u32>().ok());
+        parents.insert(pid, parent.unwrap_or(0));
+    }
+    let descends = |mut pid: u32| {
+        for _ in 0..64 {
+            match parents.get(&pid) {
+                Some(parent) if *parent == server.pid() => return true,
+                Some(parent) if *parent > 1 => pid = *parent,
+                _ => return false,
+            }
+        }
+        false
+    };
+    parents.keys().filter(|pid| descends(**pid)).count()
+}
