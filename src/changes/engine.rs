@@ -101,7 +101,9 @@ impl Changes {
     pub fn start(&self, tasks: TaskSet) {
         let mut runner = self.inner.runner.lock().unwrap_or_else(PoisonError::into_inner);
         if runner.is_none() && !self.inner.stop.is_cancelled() {
-            *runner = Some(tokio::spawn(scheduler::run(Arc::clone(&self.inner), Arc::new(tasks))));
+            // Listed before this returns: what is made from here on can't be taken for left over.
+            let left = self.inner.workspace.entries();
+            *runner = Some(tokio::spawn(scheduler::run(Arc::clone(&self.inner), Arc::new(tasks), left)));
         }
     }
 

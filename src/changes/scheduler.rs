@@ -1,6 +1,8 @@
 //! The loop that finds what can go on, and the driver that takes one change through its tasks.
 
 use std::collections::{HashMap, HashSet};
+use std::ffi::OsString;
+use std::io;
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -43,8 +45,14 @@ struct Scheduler {
 }
 
 /// Recovers, then runs until the engine is stopped.
-pub(super) async fn run(inner: Arc<Inner>, tasks: Arc<TaskSet>) {
-    while let Err(error) = recover(&inner).await {
+///
+/// `left` are the work folders that were there at the start.
+pub(super) async fn run(inner: Arc<Inner>, tasks: Arc<TaskSet>, left: io::Result<Vec<OsString>>) {
+    let left = left.unwrap_or_else(|error| {
+        tracing::warn!(%error, "work folders can't be listed; nothing is swept");
+        Vec::new()
+    });
+    while let Err(error) = recover(&inner, &left).await {
         tracing::error!(%error, "unfinished changes can't be read");
         tokio::select! {
             () = inner.stop.cancelled() => return,
@@ -63,19 +71,9 @@ pub(super) async fn run(inner: Arc<Inner>, tasks: Arc<TaskSet>) {
 }
 
 /// Takes over the persisted clock, and sweeps work folders that no unfinished change names.
-async fn recover(inner: &Arc<Inner>) -> Result<(), StateError> {
+async fn recover(inner: &Arc<Inner>, left: &[OsString]) -> Result<(), StateError> {
     let last = inner.state.read(|rows| book::clock(rows)).await?;
     inner.floor.fetch_max(last.0, std::sync::atomic::Ordering::SeqCst);
-    // The folders are listed before the changes: a folder made in between can't be taken for left over.
-    let workspace = inner.workspace.clone();
-    let entries = match tokio::task::spawn_blocking(move || workspace.entries()).await {
-        Ok(Ok(entries)) => entries,
-        Ok(Err(error)) => {
-            tracing::warn!(%error, "work folders can't be listed; nothing is swept");
-            return Ok(());
-        }
-        Err(_) => return Ok(()),
-    };
     let mut kept = HashSet::new();
     let mut scan = Scan::all();
     loop {
@@ -87,8 +85,8 @@ async fn recover(inner: &Arc<Inner>) -> Result<(), StateError> {
             _ => break,
         }
     }
-    let workspace = inner.workspace.clone();
-    let _ = tokio::task::spawn_blocking(move || workspace.sweep(entries, &kept)).await;
+    let (workspace, left) = (inner.workspace.clone(), left.to_vec());
+    let _ = tokio::task::spawn_blocking(move || workspace.sweep(left, &kept)).await;
     Ok(())
 }
 

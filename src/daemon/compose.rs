@@ -190,16 +190,19 @@ pub async fn serve(
                     store.register(&mut tasks);
                     installer.register(&mut tasks);
                     changes.start(tasks);
+                    store.admit();
                     if let Err(error) = state.settle() {
                         tracing::warn!(error = %error, "the copy from before the migration stays");
                     }
                 }
                 Ok(Proof::Refused { why }) => {
                     tracing::error!(why = %why, "foreign code is refused: the run-time proof failed");
+                    store.refuse(&why);
                     let _ = proved.set(Proof::Refused { why });
                 }
                 Err(error) => {
                     tracing::error!(error = %error, "the run-time proof could not be read");
+                    store.refuse(&error.to_string());
                     let _ = proved.set(Proof::Refused { why: error.to_string() });
                 }
             }

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
 use crate::access::Principal;
 use crate::blobs::Blobs;
@@ -17,6 +17,9 @@ use crate::state::State;
 use crate::trees::Trees;
 
 use super::tasks;
+
+/// Previews at a time.
+const PREVIEWS: usize = 2;
 
 /// What a store works with.
 pub struct StoreParts {
@@ -60,8 +63,10 @@ pub(super) struct Inner {
     callback_base: RwLock<Option<String>>,
     /// Idempotency keys whose request is being answered at this moment.
     pub(super) answering: Mutex<HashSet<(String, String)>>,
-    /// Previews run in their request, so there are few at a time.
+    /// Previews run in their request, so there are few at a time; none before foreign code is admitted.
     pub(super) previews: tokio::sync::Semaphore,
+    /// Why foreign code is refused, once that is known.
+    pub(super) refused: OnceLock<String>,
 }
 
 impl Store {
@@ -72,13 +77,25 @@ impl Store {
             parts,
             callback_base: RwLock::new(None),
             answering: Mutex::new(HashSet::new()),
-            previews: tokio::sync::Semaphore::new(2),
+            previews: tokio::sync::Semaphore::new(0),
+            refused: OnceLock::new(),
         }))
     }
 
     /// Adds the tasks of submissions to those that the engine knows.
     pub fn register(&self, set: &mut TaskSet) {
         tasks::register(&self.0, set);
+    }
+
+    /// Says that foreign code may run here: previews have waited for it.
+    pub fn admit(&self) {
+        self.0.previews.add_permits(PREVIEWS);
+    }
+
+    /// Says that foreign code may not run here, and why: previews are refused.
+    pub fn refuse(&self, why: &str) {
+        let _first = self.0.refused.set(why.to_owned());
+        self.0.previews.close();
     }
 
     /// Says under which address this server is reached by whoever sends a result, such as `http://127.0.0.1:7721`.

@@ -214,8 +214,11 @@ impl Inner {
         declared: Option<Manifest>,
         publisher: PublisherName,
     ) -> Result<VerdictView, StoreRefusal> {
-        let _turn =
-            self.previews.acquire().await.map_err(|error| StoreRefusal::internal("closed", &error))?;
+        let _turn = self.previews.acquire().await.map_err(|_closed| {
+            let why = self.refused.get().map_or("the server is closing", String::as_str);
+            let message = format!("no package can be looked into here: {why}");
+            StoreRefusal::new(RefusalKind::Busy, "foreign_code_refused", message)
+        })?;
         let parts = &self.parts;
         let scratch = Scratch::new(self)?;
         // Only what is known can be read: known and unreferenced, so that it goes with the next collection.
