@@ -9,7 +9,10 @@ fn main() {
     let version = std::env::var("PANTRY_VERSION")
         .ok()
         .filter(|version| !version.is_empty())
-        .or_else(|| git(&["describe", "--tags", "--match", "v[0-9]*"]).map(|tag| tag.trim_start_matches('v').to_owned()))
+        .or_else(|| {
+            git(&["describe", "--tags", "--match", "v[0-9]*"])
+                .map(|tag| tag.trim_start_matches('v').to_owned())
+        })
         .unwrap_or_else(|| std::env::var("CARGO_PKG_VERSION").unwrap_or_default());
     println!("cargo:rustc-env=PANTRY_BUILD_VERSION={version}");
     if let Some(commit) = git(&["rev-parse", "--short=12", "HEAD"]) {

@@ -3,7 +3,7 @@
 //! A test here may use public interfaces only. All of them share one bundle, named by `PANTRY_TEST_BUNDLE`
 //! (`make test` makes it); each server they start has a root and a port of its own and ends with its test.
 
-#![allow(clippy::unwrap_used, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::format_collect, missing_docs)]
 
 #[path = "appliance/clients.rs"]
 mod clients;

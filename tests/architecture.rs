@@ -14,7 +14,10 @@ const PARTS: &[(u8, &str, &[&str])] = &[
     (
         6,
         "store",
-        &["runner", "packs", "repos", "trees", "sandbox", "callback", "changes", "blobs", "keys", "access", "audit"],
+        &[
+            "runner", "packs", "repos", "trees", "sandbox", "callback", "changes", "blobs", "keys", "access",
+            "audit",
+        ],
     ),
     (6, "registry", &["repos", "blobs", "access", "audit"]),
     (5, "runner", &["packs", "repos", "callback", "sandbox", "trees", "blobs"]),
@@ -41,7 +44,8 @@ fn sources() -> PathBuf {
 
 /// Unit tests may stand on any part below; what is shipped may not.
 fn is_test(file: &Path) -> bool {
-    file.components().any(|part| part.as_os_str() == "tests") || file.file_name().is_some_and(|name| name == "tests.rs")
+    file.components().any(|part| part.as_os_str() == "tests")
+        || file.file_name().is_some_and(|name| name == "tests.rs")
 }
 
 fn files_of(part: &str) -> Vec<PathBuf> {
@@ -62,14 +66,13 @@ fn files_of(part: &str) -> Vec<PathBuf> {
 /// The parts that a source text names as `crate::<part>` or `crate::{<part>…`, outside comments.
 fn uses(text: &str) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
-    let code: String = text
-        .lines()
-        .map(|line| line.split("//").next().unwrap_or_default())
-        .collect::<Vec<_>>()
-        .join("\n");
+    let code: String =
+        text.lines().map(|line| line.split("//").next().unwrap_or_default()).collect::<Vec<_>>().join("\n");
     for (at, _) in code.match_indices("crate::") {
         let rest = &code[at + "crate::".len()..];
-        let word = |text: &str| -> String { text.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect() };
+        let word = |text: &str| -> String {
+            text.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect()
+        };
         if let Some(group) = rest.strip_prefix('{') {
             let (mut depth, mut start) = (1, true);
             for (index, c) in group.char_indices() {
@@ -106,10 +109,14 @@ fn every_use_points_downwards_and_stands_in_the_table() {
                 if used == *part {
                     continue;
                 }
-                let free = *below <= 1 && used != "sandbox" && !matches!(*part, "state" | "sandbox" | "config");
+                let free =
+                    *below <= 1 && used != "sandbox" && !matches!(*part, "state" | "sandbox" | "config");
                 let listed = is_test(&file) || allowed.contains(&used.as_str()) || allowed.contains(&"*");
                 if below >= floor || !(free || listed) {
-                    wrong.push(format!("{}: {part} (floor {floor}) uses {used} (floor {below})", file.display()));
+                    wrong.push(format!(
+                        "{}: {part} (floor {floor}) uses {used} (floor {below})",
+                        file.display()
+                    ));
                 }
             }
         }
@@ -138,9 +145,14 @@ fn only_one_part_names_redb_and_only_one_folder_is_unsafe() {
                 assert!(!text.contains("redb::"), "{} names redb", file.display());
             }
             let code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
-            let unsafe_code = code.clone().any(|line| line.contains("unsafe {") || line.contains("unsafe fn"));
+            let unsafe_code =
+                code.clone().any(|line| line.contains("unsafe {") || line.contains("unsafe fn"));
             if unsafe_code {
-                assert!(file.starts_with(sources().join("sandbox/sys")), "{} holds unsafe code", file.display());
+                assert!(
+                    file.starts_with(sources().join("sandbox/sys")),
+                    "{} holds unsafe code",
+                    file.display()
+                );
             }
             if *part != "server" && !is_test(&file) {
                 let axum = code.clone().any(|line| line.contains("axum::"));

@@ -29,7 +29,7 @@ pub(super) struct Global {
     /// The configuration file
     #[arg(long, global = true, value_name = "FILE")]
     pub(super) config: Option<PathBuf>,
-    /// Talk to this server instead of the local socket, such as http://127.0.0.1:7721
+    /// Talk to this server instead of the local socket, such as <http://127.0.0.1:7721>
     #[arg(long, global = true, env = "PANTRY_HOST", value_name = "URL")]
     pub(super) host: Option<String>,
     /// The token for --host
@@ -137,7 +137,7 @@ pub(super) struct Demo {
 
 #[derive(Debug, Args)]
 pub(super) struct Submit {
-    /// The folder with pantry_package.yaml
+    /// The folder with `pantry_package.yaml`
     pub(super) directory: PathBuf,
     /// Follow the submission until its end; a rejection is exit code 4
     #[arg(long)]

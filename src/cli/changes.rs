@@ -115,7 +115,11 @@ fn view(change: &Value) -> String {
         .collect();
     out.push_str(&table(&["TASK", "STATE", "TIME"], &rows));
     if change["error"].is_object() {
-        out.push_str(&format!("\nerror: {} [{}]", text(&change["error"], "message"), text(&change["error"], "code")));
+        out.push_str(&format!(
+            "\nerror: {} [{}]",
+            text(&change["error"], "message"),
+            text(&change["error"], "code")
+        ));
         if change["error"]["hint"].is_string() {
             out.push_str(&format!("\nhint: {}", text(&change["error"], "hint")));
         }
@@ -127,5 +131,6 @@ fn view(change: &Value) -> String {
 }
 
 fn parse(id: &str) -> Result<crate::names::ChangeId, Failure> {
-    crate::names::ChangeId::parse(id).map_err(|error| Failure::usage("change_id_not_valid", error.to_string()))
+    crate::names::ChangeId::parse(id)
+        .map_err(|error| Failure::usage("change_id_not_valid", error.to_string()))
 }

@@ -23,24 +23,27 @@ impl Client {
     /// The daemon that the global options name.
     pub(super) fn new(global: &Global) -> Result<Self, Failure> {
         let builder = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none());
-        let (builder, base, target, hint) = match &global.host {
-            Some(url) => {
-                let base = url.trim_end_matches('/').to_owned();
-                if !base.starts_with("http://") {
-                    return Err(Failure::usage("host_not_supported", format!("{url} is not an http:// address")));
-                }
-                (builder, base.clone(), base, "check --host, and that the server runs".to_owned())
+        let (builder, base, target, hint) = if let Some(url) = &global.host {
+            let base = url.trim_end_matches('/').to_owned();
+            if !base.starts_with("http://") {
+                return Err(Failure::usage("host_not_supported", format!("{url} is not an http:// address")));
             }
-            None => {
-                let root = root(global);
-                let socket = root.join("run/pantry.sock");
-                let hint = format!("start it with `pantry serve --root {}`, or name it by --host", root.display());
-                (builder.unix_socket(socket.as_path()), "http://localhost".to_owned(), socket.display().to_string(), hint)
-            }
+            (builder, base.clone(), base, "check --host, and that the server runs".to_owned())
+        } else {
+            let root = root(global);
+            let socket = root.join("run/pantry.sock");
+            let hint =
+                format!("start it with `pantry serve --root {}`, or name it by --host", root.display());
+            (
+                builder.unix_socket(socket.as_path()),
+                "http://localhost".to_owned(),
+                socket.display().to_string(),
+                hint,
+            )
         };
-        let http = builder
-            .build()
-            .map_err(|error| Failure::local("client_unavailable", format!("cannot make a client: {error}")))?;
+        let http = builder.build().map_err(|error| {
+            Failure::local("client_unavailable", format!("cannot make a client: {error}"))
+        })?;
         Ok(Self { http, base, token: global.token.clone(), target, hint })
     }
 

@@ -24,7 +24,8 @@ pub(super) fn run(options: &Demo) -> Result<(), Failure> {
     }
     let temporary = tempfile::Builder::new().prefix("pantry-demo-").tempdir()?;
     let root = options.keep.clone().unwrap_or_else(|| temporary.path().join("root"));
-    let mut demo = Walk { program: std::env::current_exe()?, root, temporary: temporary.path().to_path_buf() };
+    let mut demo =
+        Walk { program: std::env::current_exe()?, root, temporary: temporary.path().to_path_buf() };
     let index = demo.choose_index(options)?;
     let mut server = demo.serve(index.as_ref().map(|index| index.url.as_str()))?;
     let result = demo.walk(options, &server.url);
@@ -39,7 +40,10 @@ pub(super) fn run(options: &Demo) -> Result<(), Failure> {
     result?;
     stopped?;
     step("Stopped");
-    say(&format!("the server has stopped and its root is removed; {:.1} s in all", began.elapsed().as_secs_f64()));
+    say(&format!(
+        "the server has stopped and its root is removed; {:.1} s in all",
+        began.elapsed().as_secs_f64()
+    ));
     Ok(())
 }
 
@@ -103,7 +107,7 @@ impl Walk {
             .ok_or_else(|| Failure::local("demo_failed", "the installed package has no command"))?
             .to_owned();
         let wrapper = self.root.join("bin").join(&command);
-        let from_wrapper = self.show(Command::new(&wrapper).arg("pantry"))?;
+        let from_wrapper = Self::show(Command::new(&wrapper).arg("pantry"))?;
 
         step("The same image by an ordinary engine");
         self.engine(url, &reference, &from_wrapper)?;
@@ -118,21 +122,19 @@ impl Walk {
         let address = url.trim_start_matches("http://");
         let image = format!("{address}/{reference}");
         if quiet(Command::new("docker").arg("info")) {
-            let printed = self.show(
-                Command::new("docker").args(["run", "--rm", "--network=none", &image, "pantry"]),
-            )?;
+            let printed =
+                Self::show(Command::new("docker").args(["run", "--rm", "--network=none", &image, "pantry"]))?;
             let _ = quiet(Command::new("docker").args(["rmi", &image]));
             return same(&printed, expected);
         }
         let store = self.temporary.join("podman");
         let podman = || {
             let mut command = Command::new("podman");
-            command
-                .arg("--root")
-                .arg(store.join("root"))
-                .arg("--runroot")
-                .arg(store.join("run"))
-                .args(["--storage-driver=vfs", "--cgroup-manager=cgroupfs", "--events-backend=none"]);
+            command.arg("--root").arg(store.join("root")).arg("--runroot").arg(store.join("run")).args([
+                "--storage-driver=vfs",
+                "--cgroup-manager=cgroupfs",
+                "--events-backend=none",
+            ]);
             if quiet(Command::new("runc").arg("--version")) {
                 command.args(["--runtime", "runc"]);
             }
@@ -148,7 +150,7 @@ impl Walk {
         }
         // Small limits of its own: podman's defaults ask for more than a confined root may set.
         let limits = ["--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024"];
-        let printed = self.show(
+        let printed = Self::show(
             podman().args(["run", "--rm", "--network=none"]).args(limits).args([&image, "pantry"]),
         )?;
         let _ = quiet(podman().args(["rmi", "--all", "--force"]));
@@ -162,7 +164,16 @@ impl Walk {
         let wheels = self.temporary.join("probe");
         let answers = quiet(
             Command::new("timeout")
-                .args(["20", "python3", "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"])
+                .args([
+                    "20",
+                    "python3",
+                    "-m",
+                    "pip",
+                    "download",
+                    "--quiet",
+                    "--no-deps",
+                    "--only-binary=:all:",
+                ])
                 .args(["--no-cache-dir", "--retries", "0", "--dest"])
                 .arg(&wheels)
                 .arg(first_dependency(&options.package)?),
@@ -185,7 +196,7 @@ impl Walk {
         let log = fs_err::File::create(self.temporary.join("serve.log"))?;
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log.into_parts().0);
         let mut child = command.spawn()?;
-        let line = first_line(&mut child, Duration::from_secs(120));
+        let line = first_line(&mut child, Duration::from_mins(2));
         let mut server = Server { child, url: String::new() };
         let line = line.ok_or_else(|| {
             let _ = server.child.kill();
@@ -193,7 +204,10 @@ impl Walk {
             Failure::local("demo_failed", format!("the server did not start:\n{log}"))
         })?;
         say(&line);
-        server.url = line.split_whitespace().find(|word| word.starts_with("http://")).unwrap_or_default().to_owned();
+        line.split_whitespace()
+            .find(|word| word.starts_with("http://"))
+            .unwrap_or_default()
+            .clone_into(&mut server.url);
         Ok(server)
     }
 
@@ -205,7 +219,7 @@ impl Walk {
         run_shown(&mut command)
     }
 
-    fn show(&self, command: &mut Command) -> Result<String, Failure> {
+    fn show(command: &mut Command) -> Result<String, Failure> {
         let words: Vec<String> = std::iter::once(command.get_program())
             .chain(command.get_args())
             .map(|word| word.to_string_lossy().into_owned())
@@ -305,7 +319,11 @@ fn run_shown(command: &mut Command) -> Result<String, Failure> {
 }
 
 fn ended_well(status: ExitStatus, what: &str) -> Result<(), Failure> {
-    if status.success() { Ok(()) } else { Err(Failure::local("demo_failed", format!("{what} ended with {status}"))) }
+    if status.success() {
+        Ok(())
+    } else {
+        Err(Failure::local("demo_failed", format!("{what} ended with {status}")))
+    }
 }
 
 fn same(printed: &str, expected: &str) -> Result<(), Failure> {

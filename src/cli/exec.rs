@@ -21,9 +21,10 @@ pub(super) fn from_wrapper() -> Option<ExitCode> {
     let passed: Result<Vec<String>, _> = arguments.map(std::ffi::OsString::into_string).collect();
     let result = match passed {
         Ok(passed) => start(None, &wrapper, &passed),
-        Err(argument) => {
-            Err(Failure::usage("argument_not_utf8", format!("the argument {} is not UTF-8", argument.display())))
-        }
+        Err(argument) => Err(Failure::usage(
+            "argument_not_utf8",
+            format!("the argument {} is not UTF-8", argument.display()),
+        )),
     };
     Some(result.unwrap_or_else(|failure| {
         failure.print(super::arguments::Format::Text);

@@ -32,7 +32,12 @@ impl Failure {
     }
 
     /// The daemon answered with an error of this HTTP status.
-    pub(super) fn answered(status: u16, code: &str, message: impl Into<String>, hint: Option<String>) -> Self {
+    pub(super) fn answered(
+        status: u16,
+        code: &str,
+        message: impl Into<String>,
+        hint: Option<String>,
+    ) -> Self {
         let exit = match status {
             400 | 413 | 422 => 4,
             404 => 5,
@@ -40,7 +45,7 @@ impl Failure {
             401 | 403 | 421 => 7,
             _ => 1,
         };
-        Self { exit, hint, ..Self::local(code, message) }
+        Self { hint, exit, ..Self::local(code, message) }
     }
 
     /// A submission was rejected.
@@ -61,7 +66,10 @@ impl Failure {
     /// Prints the failure on stderr; as a JSON document on stdout where that was asked for.
     pub(super) fn print(&self, format: Format) {
         if format == Format::Json {
-            println!("{}", json!({ "error": { "code": self.code, "message": self.message, "hint": self.hint } }));
+            println!(
+                "{}",
+                json!({ "error": { "code": self.code, "message": self.message, "hint": self.hint } })
+            );
             return;
         }
         eprintln!("error: {} [{}]", self.message, self.code);

@@ -21,11 +21,18 @@ pub(super) async fn remove(global: &Global, package: &str, purge: bool) -> Resul
     let name = crate::names::PackageName::parse(name)
         .map_err(|error| Failure::usage("package_name_not_valid", error.to_string()))?;
     let client = Client::new(global)?;
-    let answer = client.send(client.request(Method::DELETE, &format!("/v1/installed/{name}?purge={purge}"))).await?;
+    let answer =
+        client.send(client.request(Method::DELETE, &format!("/v1/installed/{name}?purge={purge}"))).await?;
     end(global, &client, answer, false, &format!("{package} is removed")).await
 }
 
-async fn end(global: &Global, client: &Client, answer: Value, detach: bool, done: &str) -> Result<(), Failure> {
+async fn end(
+    global: &Global,
+    client: &Client,
+    answer: Value,
+    detach: bool,
+    done: &str,
+) -> Result<(), Failure> {
     let Some(id) = answer["change"].as_str() else {
         print(global, &answer, |answer| text(answer, "message"));
         return Ok(());

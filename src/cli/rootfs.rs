@@ -15,12 +15,11 @@ pub(super) fn run(global: &Global, command: &Rootfs) -> Result<(), Failure> {
     match command {
         Rootfs::Assemble { out, work, uv, pantry } => {
             let kept;
-            let work = match work {
-                Some(work) => work.as_path(),
-                None => {
-                    kept = tempfile::tempdir()?;
-                    kept.path()
-                }
+            let work = if let Some(work) = work {
+                work.as_path()
+            } else {
+                kept = tempfile::tempdir()?;
+                kept.path()
             };
             let program = match pantry {
                 Some(program) => program.clone(),
@@ -97,11 +96,13 @@ fn open(path: Option<&Path>) -> Result<Bundle, Failure> {
         None => Bundle::open_embedded(),
     };
     found.map_err(failed)?.ok_or_else(|| {
-        Failure::local("no_bundle_embedded", "the executable carries no bundle")
-            .with_hint(Some("make one by `pantry rootfs assemble`, put it in by `pantry rootfs embed`".to_owned()))
+        Failure::local("no_bundle_embedded", "the executable carries no bundle").with_hint(Some(
+            "make one by `pantry rootfs assemble`, put it in by `pantry rootfs embed`".to_owned(),
+        ))
     })
 }
 
+#[allow(clippy::needless_pass_by_value)] // `map_err` gives it away.
 fn failed(error: RootfsError) -> Failure {
     Failure::local(error.code(), error.to_string()).with_hint(error.hint())
 }

@@ -37,7 +37,8 @@ pub(super) fn run(global: &Global, options: &Serve) -> Result<(), Failure> {
         .map_err(|error| Failure::local("runtime_unavailable", format!("cannot start: {error}")))?;
     let quiet = global.quiet;
     let served = runtime.block_on(async move {
-        let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        let (mut terminate, mut interrupt) =
+            (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
         let stop = async move {
             tokio::select! {
                 _ = terminate.recv() => {}
@@ -69,7 +70,8 @@ fn announce(ready: &Ready) {
 fn start_log(log: &config::LogConfig, format: Format) {
     let filter = tracing_subscriber::EnvFilter::try_new(&log.filter)
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    let builder =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
     // A second logger in one process can only be a test's; the first one stays.
     let _ = if log.json || format == Format::Json {
         builder.json().flatten_event(true).try_init()

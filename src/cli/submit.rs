@@ -1,5 +1,6 @@
 //! `pantry submit` and `pantry submission`.
 
+use std::io::Seek as _;
 use std::path::Path;
 
 use reqwest::multipart::{Form, Part};
@@ -86,7 +87,8 @@ async fn log_since(global: &Global, client: &Client, answer: &Value, told: usize
 }
 
 fn refused(verdict: &Value) -> Failure {
-    let codes: Vec<&str> = verdict["reason_codes"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    let codes: Vec<&str> =
+        verdict["reason_codes"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
     let code = codes.first().copied().unwrap_or("submission_failed");
     let message = verdict["message"].as_str().unwrap_or("it did not end in a publication");
     Failure::rejected(code, format!("Submission failed: {}", safe(message)))
@@ -95,7 +97,18 @@ fn refused(verdict: &Value) -> Failure {
 
 fn view(answer: &Value) -> String {
     let mut rows = Vec::new();
-    for key in ["id", "state", "name", "version", "publisher", "reference", "pack_digest", "created_at", "updated_at", "change"] {
+    for key in [
+        "id",
+        "state",
+        "name",
+        "version",
+        "publisher",
+        "reference",
+        "pack_digest",
+        "created_at",
+        "updated_at",
+        "change",
+    ] {
         if !answer[key].is_null() {
             rows.push(vec![key.to_owned(), text(answer, key)]);
         }
@@ -120,7 +133,8 @@ fn verdict(answer: &Value) -> String {
                 (Some(file), None) => format!(" {}", safe(file)),
                 _ => String::new(),
             };
-            let said = finding["message"].as_str().or(finding["value"].as_str()).map(safe).unwrap_or_default();
+            let said =
+                finding["message"].as_str().or(finding["value"].as_str()).map(safe).unwrap_or_default();
             out.push_str(&format!(
                 "\n  {} {}{place} {said}",
                 text(finding, "severity"),
@@ -149,7 +163,6 @@ fn pack(directory: &Path) -> Result<std::fs::File, Failure> {
     tar.mode(tar::HeaderMode::Deterministic);
     append(&mut tar, directory, Path::new(""))?;
     let file = tar.into_inner()?.finish()?.into_inner().map_err(std::io::IntoInnerError::into_error)?;
-    use std::io::Seek as _;
     (&file).rewind()?;
     Ok(file)
 }

@@ -16,8 +16,15 @@ pub(super) fn run(global: &Global) -> Result<(), Failure> {
         "bundle_digest": bundle.map(|bundle| bundle.manifest_digest()),
     });
     print(global, &value, |value| {
-        let bundle = value["bundle_digest"].as_str().map_or("no bundle embedded".to_owned(), |d| format!("bundle {d}"));
-        format!("pantry {} (commit {}, schema {}, {bundle})", text(value, "version"), text(value, "commit"), text(value, "schema"))
+        let bundle = value["bundle_digest"]
+            .as_str()
+            .map_or("no bundle embedded".to_owned(), |d| format!("bundle {d}"));
+        format!(
+            "pantry {} (commit {}, schema {}, {bundle})",
+            text(value, "version"),
+            text(value, "commit"),
+            text(value, "schema")
+        )
     });
     Ok(())
 }

@@ -21,16 +21,16 @@ use crate::state::State;
 use crate::store::{Store, StoreParts};
 use crate::trees::Trees;
 
+use super::DaemonError;
 use super::bundle::{self, Posture};
 use super::proof::{self, Proof};
 use super::root::Root;
-use super::DaemonError;
 
 /// More changes than are ever kept.
 const SCAN: usize = 1_000;
 
 /// How old the receipt that health shows may be.
-const PROBE_EVERY: Duration = Duration::from_secs(60);
+const PROBE_EVERY: Duration = Duration::from_mins(1);
 
 /// What a client needs to know once the daemon answers.
 #[derive(Clone, Debug)]
@@ -87,7 +87,8 @@ pub async fn serve(
     let trees = Trees::open(&path, sandbox.clone(), blobs.clone(), faults.clone())?;
 
     let unpacked = {
-        let (trees, path, layout, sandbox) = (trees.clone(), path.clone(), config.bundle.layout.clone(), sandbox.clone());
+        let (trees, path, layout, sandbox) =
+            (trees.clone(), path.clone(), config.bundle.layout.clone(), sandbox.clone());
         let said: Arc<dyn Fn(&str) + Send + Sync> = Arc::new(say);
         tokio::task::spawn_blocking(move || {
             sandbox.sweep()?;
@@ -226,7 +227,8 @@ fn probe(sandbox: &Sandbox, runtime: &[PathBuf], proved: Arc<OnceLock<Proof>>) -
     let (sandbox, runtime) = (sandbox.clone(), runtime.to_vec());
     let last: Arc<tokio::sync::Mutex<Last>> = Arc::default();
     Arc::new(move || {
-        let (sandbox, runtime, proved, last) = (sandbox.clone(), runtime.clone(), proved.clone(), last.clone());
+        let (sandbox, runtime, proved, last) =
+            (sandbox.clone(), runtime.clone(), proved.clone(), last.clone());
         Box::pin(async move {
             match proved.get() {
                 None => return Ok(serde_json::json!({ "proof": "under way" })),
@@ -251,7 +253,7 @@ fn probe(sandbox: &Sandbox, runtime: &[PathBuf], proved: Arc<OnceLock<Proof>>) -
 
 /// Sweeps abandoned uploads once an hour.
 async fn tend(blobs: Blobs) {
-    let mut hourly = tokio::time::interval(Duration::from_secs(3_600));
+    let mut hourly = tokio::time::interval(Duration::from_hours(1));
     loop {
         hourly.tick().await;
         match blobs.sweep_uploads().await {

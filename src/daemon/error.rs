@@ -101,9 +101,9 @@ impl DaemonError {
             Self::RootNotOurs { root, .. } => {
                 Some(format!("run as the owner of {}, or choose another folder by --root", root.display()))
             }
-            Self::RootInUse { .. } => {
-                Some("stop the other one, talk to it with the same --root, or choose another --root".to_owned())
-            }
+            Self::RootInUse { .. } => Some(
+                "stop the other one, talk to it with the same --root, or choose another --root".to_owned(),
+            ),
             Self::Config(error) => error.hint(),
             Self::State(error) => error.hint(),
             Self::Sandbox(error) => error.hint(),

@@ -54,17 +54,17 @@ pub(super) async fn prove(
     let (kernel, boot) = (kernel_release(), boot_id());
     let key = "runtime".to_owned();
     let known = state.read(move |view| view.get(&PROOFS, &key)).await?;
-    if let Some(known) = known {
-        if known.bundle == bundle_digest && known.kernel == kernel && known.boot == boot {
-            return Ok(Proof::Passed);
-        }
+    if let Some(known) = known
+        && known.bundle == bundle_digest
+        && known.kernel == kernel
+        && known.boot == boot
+    {
+        return Ok(Proof::Passed);
     }
     let jail = sandbox.clone();
     let run = tokio::task::spawn_blocking(move || {
-        let mut policy = Policy::new(
-            tools_root,
-            ["/usr/bin/python3", "-I", "-c", SCRIPT].map(str::to_owned).to_vec(),
-        );
+        let mut policy =
+            Policy::new(tools_root, ["/usr/bin/python3", "-I", "-c", SCRIPT].map(str::to_owned).to_vec());
         policy.limits.wall_ms = 60_000;
         jail.run(&policy, StdinBytes::Empty, &Cancel::new()?)
     });
@@ -78,17 +78,17 @@ pub(super) async fn prove(
     };
     if outcome.end != End::Exited(0) {
         return Ok(Proof::Refused {
-            why: format!("the bundle does not work in a jail ({:?}): {}", outcome.end, outcome.stderr.text().trim()),
+            why: format!(
+                "the bundle does not work in a jail ({:?}): {}",
+                outcome.end,
+                outcome.stderr.text().trim()
+            ),
         });
     }
     let bundle = bundle_digest.to_owned();
     state
         .write(move |tx| {
-            let record = ProofRecord {
-                bundle: bundle.clone(),
-                kernel: kernel.clone(),
-                boot: boot.clone(),
-            };
+            let record = ProofRecord { bundle: bundle.clone(), kernel: kernel.clone(), boot: boot.clone() };
             tx.put(&PROOFS, &"runtime".to_owned(), &record)
         })
         .await?;
@@ -100,5 +100,7 @@ fn kernel_release() -> String {
 }
 
 fn boot_id() -> String {
-    fs::read_to_string("/proc/sys/kernel/random/boot_id").map(|text| text.trim().to_owned()).unwrap_or_default()
+    fs::read_to_string("/proc/sys/kernel/random/boot_id")
+        .map(|text| text.trim().to_owned())
+        .unwrap_or_default()
 }

@@ -24,15 +24,22 @@ impl Root {
             return Err(DaemonError::RootNotOurs { root: path, owner, ours });
         }
         make(&path.join("run"), 0o755)?;
-        let file = fs::OpenOptions::new().create(true).truncate(false).write(true).open(path.join("run/lock"))?;
+        let file =
+            fs::OpenOptions::new().create(true).truncate(false).write(true).open(path.join("run/lock"))?;
         let (file, _) = file.into_parts();
         let lock = Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| match errno {
             nix::errno::Errno::EWOULDBLOCK => DaemonError::RootInUse { root: path.clone() },
             other => DaemonError::Root(other.into()),
         })?;
-        for (folder, mode) in
-            [("bin", 0o755), ("bin/.launch", 0o755), ("trees", 0o755), ("uploads", 0o700), ("keys", 0o700), ("tmp", 0o711), ("run/jails", 0o700)]
-        {
+        for (folder, mode) in [
+            ("bin", 0o755),
+            ("bin/.launch", 0o755),
+            ("trees", 0o755),
+            ("uploads", 0o700),
+            ("keys", 0o700),
+            ("tmp", 0o711),
+            ("run/jails", 0o700),
+        ] {
             make(&path.join(folder), mode)?;
         }
         Ok(Self { path, _lock: lock })
@@ -49,12 +56,18 @@ fn make(path: &Path, mode: u32) -> Result<(), DaemonError> {
         Ok(()) => {}
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists && path.is_dir() => {}
         Err(error) => {
-            return Err(DaemonError::Root(std::io::Error::new(error.kind(), format!("{}: {error}", path.display()))));
+            return Err(DaemonError::Root(std::io::Error::new(
+                error.kind(),
+                format!("{}: {error}", path.display()),
+            )));
         }
     }
     // A folder that was there with other rights is brought to ours only where it is ours to bring.
     let found = fs::metadata(path)?;
-    if found.uid() == nix::unistd::geteuid().as_raw() && mode != 0o755 && found.permissions().mode() & 0o777 != mode {
+    if found.uid() == nix::unistd::geteuid().as_raw()
+        && mode != 0o755
+        && found.permissions().mode() & 0o777 != mode
+    {
         fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
     }
     Ok(())

@@ -44,7 +44,11 @@ macro_rules! identifier {
     };
 }
 
-identifier!(SubmissionId, "submission id", "Names a submission; can hold no `|`, which the callback's signature relies on.");
+identifier!(
+    SubmissionId,
+    "submission id",
+    "Names a submission; can hold no `|`, which the callback's signature relies on."
+);
 identifier!(ChangeId, "change id", "Names a change; also the name of its work folder.");
 identifier!(UploadId, "upload id", "Names an unfinished write of a blob; also the name of its file.");
 

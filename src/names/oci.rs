@@ -48,8 +48,7 @@ fn is_path_component(part: &str) -> bool {
             at += 1;
         }
         let separator = &bytes[start..at];
-        let allowed =
-            matches!(separator, b"." | b"_" | b"__") || separator.iter().all(|&b| b == b'-');
+        let allowed = matches!(separator, b"." | b"_" | b"__") || separator.iter().all(|&b| b == b'-');
         if !allowed {
             return false;
         }
@@ -64,7 +63,8 @@ textual!(Tag, "tag");
 
 impl Tag {
     fn check(text: &str) -> Result<(), &'static str> {
-        const RULE: &str = "it must be 1 to 128 letters, digits, `_`, `.` or `-`, not starting with `.` or `-`";
+        const RULE: &str =
+            "it must be 1 to 128 letters, digits, `_`, `.` or `-`, not starting with `.` or `-`";
         let mut bytes = text.bytes();
         let first = bytes.next().is_some_and(|b| b.is_ascii_alphanumeric() || b == b'_');
         if first && text.len() <= 128 && bytes.all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b)) {
@@ -118,7 +118,9 @@ mod tests {
             assert!(RepoName::parse(good).is_ok(), "{good}");
         }
         let long = "a".repeat(256);
-        for bad in ["", "/", "a/", "/a", "A", "a..b", "a___b", "a_.b", "-a", "a-", "a b", "a/../b", "é", &long] {
+        for bad in
+            ["", "/", "a/", "/a", "A", "a..b", "a___b", "a_.b", "-a", "a-", "a b", "a/../b", "é", &long]
+        {
             assert!(RepoName::parse(bad).is_err(), "{bad}");
         }
         assert_eq!(RepoName::parse("packages/acme/x").unwrap().root(), "packages");

@@ -16,7 +16,9 @@ fn check_package_like(text: &str) -> Result<(), &'static str> {
     if !bytes.iter().all(|&b| b.is_ascii_lowercase() || b.is_ascii_digit() || separator(b)) {
         return Err(SHAPE);
     }
-    if bytes.windows(2).any(|pair| separator(pair[0]) && separator(pair[1])) || separator(bytes[bytes.len() - 1]) {
+    if bytes.windows(2).any(|pair| separator(pair[0]) && separator(pair[1]))
+        || separator(bytes[bytes.len() - 1])
+    {
         return Err("separators may neither follow each other nor stand at the end");
     }
     Ok(())
@@ -179,7 +181,10 @@ mod tests {
         for bad in ["", "1a", "A", "a--b", "a-_b", "a-", "a.b", "../x", &"a".repeat(65)] {
             assert!(PackageName::parse(bad).is_err(), "{bad}");
         }
-        assert_eq!(PackageName::parse("a_b").unwrap().canonical(), PackageName::parse("a-b").unwrap().canonical());
+        assert_eq!(
+            PackageName::parse("a_b").unwrap().canonical(),
+            PackageName::parse("a-b").unwrap().canonical()
+        );
     }
 
     #[test]

@@ -62,10 +62,20 @@ fn skopeo_pushes_and_pulls() {
     well(&skopeo(&["copy", "--src-tls-verify=false", &remote, &back]));
     let read = |path: PathBuf| std::fs::read_to_string(path).unwrap();
     let digest = |index: &str| {
-        serde_json::from_str::<serde_json::Value>(index).unwrap()["manifests"][0]["digest"].as_str().unwrap().to_owned()
+        serde_json::from_str::<serde_json::Value>(index).unwrap()["manifests"][0]["digest"]
+            .as_str()
+            .unwrap()
+            .to_owned()
     };
-    assert_eq!(digest(&read(layout.join("index.json"))), digest(&read(folder.path().join("back/index.json"))));
-    let tags = well(&skopeo(&["list-tags", "--tls-verify=false", &format!("docker://{}/local/skopeo/app", server.address())]));
+    assert_eq!(
+        digest(&read(layout.join("index.json"))),
+        digest(&read(folder.path().join("back/index.json")))
+    );
+    let tags = well(&skopeo(&[
+        "list-tags",
+        "--tls-verify=false",
+        &format!("docker://{}/local/skopeo/app", server.address()),
+    ]));
     assert!(tags.contains("\"1\""), "{tags}");
     well(&skopeo(&["delete", "--tls-verify=false", &remote]));
     assert_eq!(server.get("/v2/local/skopeo/app/manifests/1").0, 404);
@@ -82,7 +92,12 @@ impl Podman {
             .arg(self.0.path().join("root"))
             .arg("--runroot")
             .arg(self.0.path().join("run"))
-            .args(["--storage-driver=vfs", "--cgroup-manager=cgroupfs", "--events-backend=none", "--runtime=runc"]);
+            .args([
+                "--storage-driver=vfs",
+                "--cgroup-manager=cgroupfs",
+                "--events-backend=none",
+                "--runtime=runc",
+            ]);
         command
     }
 
@@ -119,8 +134,16 @@ fn podman_pushes_pulls_and_runs_what_was_published() {
     let expected = publish_and_run_wrapper(&server);
     let published = format!("{}/packages/local/greeter:1.0.0", server.address());
     let printed = well(&podman.run(&[
-        "run", "--rm", "--tls-verify=false", "--network=none", "--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024",
-        &published, "ada",
+        "run",
+        "--rm",
+        "--tls-verify=false",
+        "--network=none",
+        "--ulimit",
+        "nofile=1024:1024",
+        "--ulimit",
+        "nproc=1024:1024",
+        &published,
+        "ada",
     ]));
     assert_eq!(printed, expected, "podman run and the wrapper must print the same");
 }
@@ -149,7 +172,13 @@ impl Docker {
         let log = std::fs::File::create(folder.path().join("log")).unwrap();
         let child = Command::new("dockerd")
             .args(["--data-root", &at("data"), "--exec-root", &at("exec"), "--pidfile", &at("pid")])
-            .args(["-H", &format!("unix://{}", at("sock")), "--iptables=false", "--bridge=none", "--storage-driver=vfs"])
+            .args([
+                "-H",
+                &format!("unix://{}", at("sock")),
+                "--iptables=false",
+                "--bridge=none",
+                "--storage-driver=vfs",
+            ])
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
             .stderr(log)

@@ -16,7 +16,9 @@ fn wrong_usage_is_exit_code_2() {
 #[test]
 fn help_lists_every_command_and_the_exit_codes() {
     let help = show(&pantry(&["--help"]));
-    for command in ["serve", "submit", "submission", "install", "remove", "list", "exec", "changes", "change", "rootfs"] {
+    for command in
+        ["serve", "submit", "submission", "install", "remove", "list", "exec", "changes", "change", "rootfs"]
+    {
         assert!(help.contains(command), "{command} in {help}");
     }
     assert!(help.contains("Exit codes"));
@@ -59,7 +61,12 @@ fn the_status_tells_where_the_bundle_comes_from() {
 #[test]
 fn what_is_not_there_is_exit_code_5() {
     let server = Server::start();
-    for arguments in [&["submission", "none-such"][..], &["change", "none-such"], &["install", "none-such"], &["remove", "none-such"]] {
+    for arguments in [
+        &["submission", "none-such"][..],
+        &["change", "none-such"],
+        &["install", "none-such"],
+        &["remove", "none-such"],
+    ] {
         let output = server.pantry(arguments);
         assert_eq!(output.status.code(), Some(5), "{arguments:?}: {}", show(&output));
     }

@@ -6,14 +6,29 @@ use super::support::{Server, checkout, edit, example, fresh_root, show, until};
 const ENDED: [&str; 5] = ["published", "rejected", "timed_out", "cancelled", "failed"];
 
 const SUBMIT: &[&str] = &[
-    "submit.fetch", "submit.check", "submit.resolve", "submit.build", "submit.dispatch", "submit.await_result", "submit.publish",
+    "submit.fetch",
+    "submit.check",
+    "submit.resolve",
+    "submit.build",
+    "submit.dispatch",
+    "submit.await_result",
+    "submit.publish",
 ];
-const INSTALL: &[&str] =
-    &["install.acquire", "install.verify", "install.conflicts", "install.unpack", "install.link", "install.clean"];
+const INSTALL: &[&str] = &[
+    "install.acquire",
+    "install.verify",
+    "install.conflicts",
+    "install.unpack",
+    "install.link",
+    "install.clean",
+];
 const REMOVE: &[&str] = &["remove.unlink", "remove.clean"];
 
 fn points(tasks: &[&str]) -> Vec<String> {
-    tasks.iter().flat_map(|task| ["before", "done", "recorded"].map(|at| format!("changes.{task}.{at}"))).collect()
+    tasks
+        .iter()
+        .flat_map(|task| ["before", "done", "recorded"].map(|at| format!("changes.{task}.{at}")))
+        .collect()
 }
 
 #[test]
@@ -27,7 +42,10 @@ fn a_submission_goes_on_after_kill_9_at_every_boundary() {
         let server = Server::start_on(&root, &[("PANTRY_FAULT", point)]);
         let output = server.pantry(&["--output", "json", "submit", package.path().to_str().unwrap()]);
         assert!(output.status.success(), "{point}: {}", show(&output));
-        let id = serde_json::from_slice::<serde_json::Value>(&output.stdout).unwrap()["id"].as_str().unwrap().to_owned();
+        let id = serde_json::from_slice::<serde_json::Value>(&output.stdout).unwrap()["id"]
+            .as_str()
+            .unwrap()
+            .to_owned();
         server.until_dead();
         let server = Server::start_on(&root, &[]);
         let path = format!("/v1/submissions/{id}");
@@ -36,7 +54,11 @@ fn a_submission_goes_on_after_kill_9_at_every_boundary() {
         });
         let end = server.admin_get(&path);
         assert_eq!(end["state"], "published", "after {point}: {end:#}\n{}", server.log());
-        assert_eq!(server.get(&format!("/v2/packages/local/greeter/manifests/{version}")).0, 200, "after {point}");
+        assert_eq!(
+            server.get(&format!("/v2/packages/local/greeter/manifests/{version}")).0,
+            200,
+            "after {point}"
+        );
         until(&format!("no work is left after {point}"), || server.leftovers().is_empty());
         server.stop();
     }

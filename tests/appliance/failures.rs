@@ -28,9 +28,16 @@ fn every_broken_example_is_rejected_with_its_code_and_the_next_good_one_passes()
         assert_eq!(submission["state"], "rejected", "{example}: {submission:#}");
         let codes = submission["verdict"]["reason_codes"].as_array().unwrap();
         assert!(codes.contains(&json!(code)), "{example} must be rejected as {code}: {submission:#}");
-        assert!(!submission["verdict"]["findings"].as_array().unwrap().is_empty(), "{example} has no finding");
+        assert!(
+            !submission["verdict"]["findings"].as_array().unwrap().is_empty(),
+            "{example} has no finding"
+        );
         assert_eq!(server.get("/health").0, 200, "after {example}");
-        assert_eq!(server.get(&format!("/v2/packages/local/{example}/tags/list")).0, 404, "{example} became visible");
+        assert_eq!(
+            server.get(&format!("/v2/packages/local/{example}/tags/list")).0,
+            404,
+            "{example} became visible"
+        );
     }
     let good = server.submit(&checkout().join("examples/greeter"));
     assert_eq!(good["state"], "published", "{good:#}");
@@ -60,9 +67,12 @@ fn the_table_of_the_docs_is_the_table_of_the_test() {
 fn processes_of(server: &Server) -> usize {
     let mut parents = std::collections::HashMap::new();
     for entry in std::fs::read_dir("/proc").unwrap().flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
+            continue;
+        };
         let stat = std::fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
-        let parent = stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().nth(1)?.parse::<u32>().ok());
+        let parent =
+            stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().nth(1)?.parse::<u32>().ok());
         parents.insert(pid, parent.unwrap_or(0));
     }
     let descends = |mut pid: u32| {

@@ -52,7 +52,12 @@ if __name__ == "__main__":
 "#;
     std::fs::write(package.path().join("commands/greet/command.py"), program).unwrap();
     std::fs::write(package.path().join("tests/test_greet.py"), "import unittest\n").unwrap();
-    edit(package.path(), "pantry_package.yaml", "[python3, -m, unittest, -v, tests.test_greet]", "[python3, -c, pass]");
+    edit(
+        package.path(),
+        "pantry_package.yaml",
+        "[python3, -m, unittest, -v, tests.test_greet]",
+        "[python3, -c, pass]",
+    );
     let submission = server.submit(package.path());
     assert_eq!(submission["state"], "published", "{submission:#}");
     let output = server.pantry(&["install", "teller"]);
@@ -64,14 +69,25 @@ if __name__ == "__main__":
 fn arguments_stdin_and_exit_code_pass_through() {
     let server = with_teller();
     let wrapper = server.root.join("bin/tell");
-    let given = ["two words", "quote\"s and 'more'", "$(id) `id` $HOME", "line\nbreak", "", "--help", "--", "-x", "é"];
+    let given = [
+        "two words",
+        "quote\"s and 'more'",
+        "$(id) `id` $HOME",
+        "line\nbreak",
+        "",
+        "--help",
+        "--",
+        "-x",
+        "é",
+    ];
     let output = Command::new(&wrapper).args(given).output().unwrap();
     assert!(output.status.success(), "{}", show(&output));
     let told: Vec<String> = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(told, given);
     let many: Vec<String> = (0..10_000).map(|n| n.to_string()).collect();
     let output = Command::new(&wrapper).args(&many).output().unwrap();
-    let told: Vec<String> = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", show(&output)));
+    let told: Vec<String> =
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", show(&output)));
     assert_eq!(told, many);
     for code in [0, 3, 117] {
         let output = Command::new(&wrapper).args(["exit", &code.to_string()]).output().unwrap();
@@ -142,7 +158,11 @@ fn two_packages_cannot_own_one_command() {
     assert_eq!(server.submit(rival.path())["state"], "published");
     let output = server.pantry(&["install", "rival"]);
     assert_eq!(output.status.code(), Some(8), "{}", show(&output));
-    assert!(show(&output).contains("command_conflict") && show(&output).contains("greeter"), "{}", show(&output));
+    assert!(
+        show(&output).contains("command_conflict") && show(&output).contains("greeter"),
+        "{}",
+        show(&output)
+    );
     assert_eq!(server.json(&["list"])["items"].as_array().unwrap().len(), 1);
     let still = Command::new(server.root.join("bin/greet")).arg("ada").output().unwrap();
     assert!(still.status.success(), "{}", show(&still));

@@ -53,7 +53,13 @@ fn manifest_of(config: &str, config_size: usize, layers: &[(&str, usize)]) -> Ve
     .unwrap()
 }
 
-fn put_manifest(server: &Server, repository: &str, reference: &str, media_type: &str, bytes: &[u8]) -> Response {
+fn put_manifest(
+    server: &Server,
+    repository: &str,
+    reference: &str,
+    media_type: &str,
+    bytes: &[u8],
+) -> Response {
     http()
         .put(format!("{}/v2/{repository}/manifests/{reference}", server.url))
         .header("Content-Type", media_type)
@@ -83,9 +89,11 @@ fn all_four_manifest_types_are_kept_byte_for_byte() {
         .replace(IMAGE, DOCKER)
         .replace("vnd.oci.image.config.v1+json", "vnd.docker.container.image.v1+json")
         .into_bytes();
-    let child = |media: &str, bytes: &[u8]| json!({"mediaType": media, "digest": digest(bytes), "size": bytes.len()});
+    let child =
+        |media: &str, bytes: &[u8]| json!({"mediaType": media, "digest": digest(bytes), "size": bytes.len()});
     let list = |media: &str, child: Value| {
-        serde_json::to_vec_pretty(&json!({"schemaVersion": 2, "mediaType": media, "manifests": [child]})).unwrap()
+        serde_json::to_vec_pretty(&json!({"schemaVersion": 2, "mediaType": media, "manifests": [child]}))
+            .unwrap()
     };
     let index = list(INDEX, child(IMAGE, &image));
     let docker_list = list(DOCKER_LIST, child(DOCKER, &docker));
@@ -95,7 +103,8 @@ fn all_four_manifest_types_are_kept_byte_for_byte() {
         let put = put_manifest(&server, repository, tag, media, bytes);
         assert_eq!(put.status(), 201, "{tag}: {}", put.text().unwrap());
         for reference in [tag.to_owned(), digest(bytes)] {
-            let got = http().get(format!("{}/v2/{repository}/manifests/{reference}", server.url)).send().unwrap();
+            let got =
+                http().get(format!("{}/v2/{repository}/manifests/{reference}", server.url)).send().unwrap();
             assert_eq!(got.status(), 200);
             assert_eq!(got.headers()["content-type"], media);
             assert_eq!(got.headers()["docker-content-digest"], digest(bytes).as_str());
@@ -124,7 +133,11 @@ fn a_streamed_upload_without_a_length_is_taken() {
     assert_eq!(patch.headers()["range"], format!("0-{}", bytes.len() - 1).as_str());
     let location = absolute(&server, patch.headers()["location"].to_str().unwrap());
     let separator = if location.contains('?') { '&' } else { '?' };
-    let put = http().put(format!("{location}{separator}digest={}", digest(&bytes))).header("Content-Length", "0").send().unwrap();
+    let put = http()
+        .put(format!("{location}{separator}digest={}", digest(&bytes)))
+        .header("Content-Length", "0")
+        .send()
+        .unwrap();
     assert_eq!(put.status(), 201);
     let url = format!("{}/v2/local/stream/blobs/{}", server.url, digest(&bytes));
     assert_eq!(http().get(&url).send().unwrap().bytes().unwrap(), bytes.as_slice());
@@ -232,9 +245,11 @@ fn memory_does_not_depend_on_the_size_of_a_blob() {
     let server = Server::start();
     put_blob(&server, "local/warm", &vec![1; 8 << 20]);
     let before = resident_kib(&server);
-    let bytes: Vec<u8> = (0..(192_u32 << 20) / 4).flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()).collect();
+    let bytes: Vec<u8> =
+        (0..(192_u32 << 20) / 4).flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()).collect();
     let digest = put_blob(&server, "local/large", &bytes);
-    let got = http().get(format!("{}/v2/local/large/blobs/{digest}", server.url)).send().unwrap().bytes().unwrap();
+    let got =
+        http().get(format!("{}/v2/local/large/blobs/{digest}", server.url)).send().unwrap().bytes().unwrap();
     assert!(got == bytes.as_slice());
     let grown = resident_kib(&server).saturating_sub(before);
     assert!(grown < 48 * 1024, "the server grew by {grown} KiB over a blob of 192 MiB");
@@ -266,7 +281,12 @@ fn deleting_a_tag_leaves_the_manifest_and_deleting_it_takes_its_tags() {
         assert_eq!(put_manifest(&server, repository, tag, IMAGE, &manifest).status(), 201);
     }
     let delete = |reference: &str| {
-        http().delete(format!("{}/v2/{repository}/manifests/{reference}", server.url)).send().unwrap().status().as_u16()
+        http()
+            .delete(format!("{}/v2/{repository}/manifests/{reference}", server.url))
+            .send()
+            .unwrap()
+            .status()
+            .as_u16()
     };
     assert_eq!(delete("a"), 202);
     assert_eq!(server.get(&format!("/v2/{repository}/manifests/a")).0, 404);

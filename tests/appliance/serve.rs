@@ -28,7 +28,9 @@ fn metrics_and_the_api_description_are_served() {
     assert!(metrics.contains("pantry_") && metrics.contains("_total"), "{metrics}");
     let (status, api) = server.get("/v1/openapi.json");
     assert_eq!(status, 200);
-    for path in ["/v1/submissions", "/v1/submissions/{id}/container-result", "/v1/installed", "/v1/changes/{id}"] {
+    for path in
+        ["/v1/submissions", "/v1/submissions/{id}/container-result", "/v1/installed", "/v1/changes/{id}"]
+    {
         assert!(api["paths"][path].is_object(), "{path} is not described");
     }
 }
@@ -77,7 +79,8 @@ fn an_unknown_runner_and_an_incomplete_dispatcher_do_not_start() {
     let root = folder.path().join("root");
     let unknown = Server::try_start(&root, &[("PANTRY_CONTAINER_RUNNER", "docker")]).map(|_| ()).unwrap_err();
     assert!(unknown.contains("embedded") && unknown.contains("github_actions"), "{unknown}");
-    let guarded = Server::try_start(&root, &[("PANTRY_CONTAINER_RUNNER", "github_actions")]).map(|_| ()).unwrap_err();
+    let guarded =
+        Server::try_start(&root, &[("PANTRY_CONTAINER_RUNNER", "github_actions")]).map(|_| ()).unwrap_err();
     assert!(guarded.contains("PANTRY_CALLBACK_SIGNING_KEY"), "{guarded}");
     let empty = [("PANTRY_CONTAINER_RUNNER", "github_actions"), ("PANTRY_CALLBACK_SIGNING_KEY", "")];
     let guarded = Server::try_start(&root, &empty).map(|_| ()).unwrap_err();
@@ -96,7 +99,8 @@ fn a_cross_site_request_and_a_foreign_host_are_refused() {
     assert_eq!(cross.status(), 403);
     let body: serde_json::Value = cross.json().unwrap();
     assert_eq!(body["code"], "origin_not_allowed");
-    let foreign = http().get(format!("{}/v1/status", server.url)).header("Host", "evil.example").send().unwrap();
+    let foreign =
+        http().get(format!("{}/v1/status", server.url)).header("Host", "evil.example").send().unwrap();
     assert_eq!(foreign.status(), 421);
     let body: serde_json::Value = foreign.json().unwrap();
     assert_eq!(body["code"], "host_not_allowed");
@@ -106,7 +110,9 @@ fn a_cross_site_request_and_a_foreign_host_are_refused() {
 #[test]
 fn loopback_alone_may_not_install_or_submit() {
     let server = Server::start();
-    for (method, path) in [("POST", "/v1/installed"), ("POST", "/v1/submissions"), ("DELETE", "/v1/installed/x")] {
+    for (method, path) in
+        [("POST", "/v1/installed"), ("POST", "/v1/submissions"), ("DELETE", "/v1/installed/x")]
+    {
         let method = reqwest::Method::from_bytes(method.as_bytes()).unwrap();
         let response = http().request(method, format!("{}{path}", server.url)).send().unwrap();
         assert!(matches!(response.status().as_u16(), 401 | 403), "{path}: {}", response.status());

@@ -34,10 +34,12 @@ fn the_greeter_goes_from_submission_to_publication() {
     assert_eq!(submission["reference"], "packages/local/greeter:1.0.0");
     let lockfile = submission["lockfile"].as_str().unwrap();
     assert_eq!(lockfile.lines().filter(|line| line.contains("==")).count(), 2, "{lockfile}");
-    let manifest = http().get(format!("{}/v2/packages/local/greeter/manifests/1.0.0", server.url)).send().unwrap();
+    let manifest =
+        http().get(format!("{}/v2/packages/local/greeter/manifests/1.0.0", server.url)).send().unwrap();
     assert_eq!(manifest.headers()["docker-content-digest"], submission["pack_digest"].as_str().unwrap());
     let manifest: Value = manifest.json().unwrap();
-    let pack: Value = serde_json::from_str(manifest["annotations"]["dev.pantry.pack.v1"].as_str().unwrap()).unwrap();
+    let pack: Value =
+        serde_json::from_str(manifest["annotations"]["dev.pantry.pack.v1"].as_str().unwrap()).unwrap();
     assert_eq!(pack["artifacts"].as_array().unwrap().len(), 2, "{pack}");
     assert!(submission["test"]["summary"].as_str().unwrap().starts_with("PASS"), "{submission:#}");
     // The base layer of the pack is the runtime layer of the base image, byte for byte.
@@ -70,7 +72,10 @@ fn a_version_is_immutable_and_repeating_it_changes_nothing() {
     std::fs::write(changed.path().join("added.py"), "VALUE = 1\n").unwrap();
     let other = server.submit(changed.path());
     assert_eq!(other["state"], "rejected");
-    assert!(other["verdict"]["reason_codes"].as_array().unwrap().contains(&json!("version_exists")), "{other:#}");
+    assert!(
+        other["verdict"]["reason_codes"].as_array().unwrap().contains(&json!("version_exists")),
+        "{other:#}"
+    );
     let newer = example("greeter");
     edit(newer.path(), "pantry_package.yaml", "1.0.0", "1.1.0");
     assert_eq!(server.submit(newer.path())["state"], "published");
@@ -80,7 +85,13 @@ fn a_version_is_immutable_and_repeating_it_changes_nothing() {
 #[test]
 fn a_preview_stores_nothing() {
     let server = Server::start();
-    let output = server.pantry(&["--output", "json", "submit", checkout().join("examples/greeter").to_str().unwrap(), "--preview"]);
+    let output = server.pantry(&[
+        "--output",
+        "json",
+        "submit",
+        checkout().join("examples/greeter").to_str().unwrap(),
+        "--preview",
+    ]);
     assert!(output.status.success(), "{}", show(&output));
     assert!(server.submissions().is_empty());
     assert!(server.leftovers().is_empty(), "{:?}", server.leftovers());
@@ -90,10 +101,19 @@ fn a_preview_stores_nothing() {
 fn a_package_that_needs_debian_packages_is_refused() {
     let server = Server::start();
     let package = example("greeter");
-    edit(package.path(), "pantry_package.yaml", "schema_version: 1", "schema_version: 1\napt_packages: [ffmpeg]");
+    edit(
+        package.path(),
+        "pantry_package.yaml",
+        "schema_version: 1",
+        "schema_version: 1\napt_packages: [ffmpeg]",
+    );
     let submission = server.submit(package.path());
     assert_eq!(submission["state"], "rejected");
-    assert_eq!(submission["verdict"]["reason_codes"], json!(["apt_packages_not_supported"]), "{submission:#}");
+    assert_eq!(
+        submission["verdict"]["reason_codes"],
+        json!(["apt_packages_not_supported"]),
+        "{submission:#}"
+    );
 }
 
 #[test]

@@ -46,7 +46,8 @@ pub struct Server {
     pub url: String,
     pub root: PathBuf,
     log: PathBuf,
-    _folder: Option<tempfile::TempDir>,
+    /// Removed with the server.
+    folder: Option<tempfile::TempDir>,
 }
 
 impl Server {
@@ -59,7 +60,7 @@ impl Server {
     pub fn start_with(environment: &[(&str, &str)]) -> Self {
         let folder = fresh_root();
         let mut server = Self::start_on(&folder.path().join("root"), environment);
-        server._folder = Some(folder);
+        server.folder = Some(folder);
         server
     }
 
@@ -95,7 +96,7 @@ impl Server {
             return Err(std::fs::read_to_string(&log).unwrap_or_default());
         };
         let url = line.split_whitespace().find(|word| word.starts_with("http://")).unwrap().to_owned();
-        Ok(Self { child: Mutex::new(child), url, root: root.to_path_buf(), log, _folder: None })
+        Ok(Self { child: Mutex::new(child), url, root: root.to_path_buf(), log, folder: None })
     }
 
     pub fn pid(&self) -> u32 {
@@ -145,7 +146,13 @@ impl Server {
 
     /// Runs a client command against this server.
     pub fn pantry(&self, arguments: &[&str]) -> Output {
-        Command::new(PANTRY).arg("--root").arg(&self.root).args(arguments).stdin(Stdio::null()).output().unwrap()
+        Command::new(PANTRY)
+            .arg("--root")
+            .arg(&self.root)
+            .args(arguments)
+            .stdin(Stdio::null())
+            .output()
+            .unwrap()
     }
 
     /// The same, which must succeed; gives its JSON.
@@ -246,9 +253,8 @@ pub fn index_url() -> String {
 
 /// A client for requests to the server.
 pub fn http() -> reqwest::blocking::Client {
-    static CLIENT: LazyLock<reqwest::blocking::Client> = LazyLock::new(|| {
-        reqwest::blocking::Client::builder().no_proxy().timeout(PATIENCE).build().unwrap()
-    });
+    static CLIENT: LazyLock<reqwest::blocking::Client> =
+        LazyLock::new(|| reqwest::blocking::Client::builder().no_proxy().timeout(PATIENCE).build().unwrap());
     CLIENT.clone()
 }
 
@@ -265,7 +271,12 @@ pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
 pub fn example(name: &str) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let from = checkout().join("examples").join(name);
-    let copied = Command::new("cp").arg("-a").arg(format!("{}/.", from.display())).arg(folder.path()).status().unwrap();
+    let copied = Command::new("cp")
+        .arg("-a")
+        .arg(format!("{}/.", from.display()))
+        .arg(folder.path())
+        .status()
+        .unwrap();
     assert!(copied.success(), "no example {name}");
     folder
 }
@@ -303,7 +314,7 @@ pub fn is_root() -> bool {
 }
 
 pub fn signal(pid: u32, signal: nix::sys::signal::Signal) {
-    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid as i32), signal).unwrap();
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(i32::try_from(pid).unwrap()), signal).unwrap();
 }
 
 fn wait_for(child: &mut Child, patience: Duration) -> Option<std::process::ExitStatus> {
