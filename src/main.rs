@@ -7,5 +7,6 @@ fn main() -> ExitCode {
     // no runtime, no TLS provider, no argument parser may exist yet. Each returns only where it isn't meant.
     pantry::sandbox::jail_entry();
     pantry::trees::extract_entry();
+    pantry::sandbox::settle_name_service();
     pantry::cli::run()
 }

@@ -67,3 +67,11 @@ pub fn jail_entry() {
         _ => helper::run(),
     }
 }
+
+/// Keeps the C library from loading modules of the host's name service into this static binary.
+///
+/// Call it in `main` before any thread exists; it stands here because it needs a call for which there is no safe
+/// wrapper, and those live in this part alone.
+pub fn settle_name_service() {
+    sys::settle_name_service();
+}

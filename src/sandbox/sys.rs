@@ -5,10 +5,12 @@
 
 mod filter;
 mod mount;
+mod name_service;
 mod process;
 
 pub(crate) use filter::{Insn, load_filter};
 pub(crate) use mount::{ATTR_NODEV, ATTR_NOEXEC, ATTR_NOSUID, ATTR_RDONLY, make_private, set_mount_attr};
+pub(crate) use name_service::settle_name_service;
 pub(crate) use process::{
     Cloned, close_from, default_signals, exit, fork_single_threaded, join_new_session_keyring,
     new_cgroup_namespace, place, spawn_in_namespaces, take_inherited,

@@ -171,3 +171,32 @@ fn a_bundle_that_was_altered_is_found_before_use() {
     assert!(refused.contains("error:"), "{refused}");
     assert!(!std::fs::read_dir(root.join("trees")).unwrap().flatten().any(|e| e.path().join("usr").exists()));
 }
+
+#[test]
+fn no_module_of_the_hosts_name_service_is_loaded() {
+    if !super::support::has("strace") || !is_root() {
+        return skip(
+            "no_module_of_the_hosts_name_service_is_loaded",
+            "needs strace, and root for a name service of its own",
+        );
+    }
+    // A name service that asks modules which are not built into the binary, in a mount namespace of its own.
+    let folder = tempfile::tempdir().unwrap();
+    let nsswitch = folder.path().join("nsswitch.conf");
+    std::fs::write(
+        &nsswitch,
+        "hosts: mymachines resolve files dns\npasswd: files systemd\ngroup: files systemd\n",
+    )
+    .unwrap();
+    let trace = folder.path().join("trace");
+    let script = format!(
+        "mount --bind {} /etc/nsswitch.conf && exec strace -f -e trace=openat -o {} {PANTRY} --host http://no-such-host.invalid:1 list",
+        nsswitch.display(),
+        trace.display()
+    );
+    let output = Command::new("unshare").args(["--mount", "sh", "-c", &script]).output().unwrap();
+    assert_eq!(output.status.code(), Some(3), "{}", show(&output));
+    let trace = std::fs::read_to_string(&trace).unwrap();
+    assert!(trace.contains("/etc/hosts"), "the name must have been looked up:\n{trace}");
+    assert!(!trace.contains("libnss_"), "{trace}");
+}
