@@ -83,8 +83,8 @@ impl Walk {
         step("Submit: checks, lockfile, build, sandboxed test, signed callback, publication");
         self.pantry(&["submit", &package, "--watch"])?;
 
-        let submissions = self.json(&["list-submissions"], url, "/v1/submissions")?;
-        let submission = &submissions["items"][0];
+        let id = text(&get(url, "/v1/submissions")?["items"][0], "id")?;
+        let submission = &get(url, &format!("/v1/submissions/{id}"))?;
         let reference = text(submission, "reference")?;
         let lockfile = text(submission, "lockfile")?;
         step("The lockfile that was resolved");
@@ -101,7 +101,7 @@ impl Walk {
         step("Install, and run the installed command");
         self.pantry(&["install", &name])?;
         self.pantry(&["list"])?;
-        let installed = self.json(&["list"], url, "")?;
+        let installed = get(url, "/v1/installed")?;
         let command = installed["items"][0]["commands"][0]
             .as_str()
             .ok_or_else(|| Failure::local("demo_failed", "the installed package has no command"))?
@@ -226,21 +226,6 @@ impl Walk {
             .collect();
         say(&format!("$ {}", words.join(" ")));
         run_shown(command)
-    }
-
-    /// The JSON of a subcommand, or of a path of the API.
-    fn json(&self, arguments: &[&str], url: &str, path: &str) -> Result<Value, Failure> {
-        if !path.is_empty() {
-            return get(url, path);
-        }
-        let output = Command::new(&self.program)
-            .arg("--root")
-            .arg(&self.root)
-            .args(["--output", "json"])
-            .args(arguments)
-            .output()?;
-        serde_json::from_slice(&output.stdout)
-            .map_err(|error| Failure::local("demo_failed", format!("no JSON came back: {error}")))
     }
 }
 
