@@ -87,8 +87,12 @@ pub(super) fn find(
 pub(super) fn unpack(trees: &Trees, bundle: Bundle, provenance: Provenance) -> Result<Unpacked, DaemonError> {
     let mut below: Vec<LayerRef> = Vec::new();
     let (mut runtime, mut tools) = (Vec::new(), Vec::new());
+    let wanted = unpacked_layers(&bundle)?;
+    if trees.present(&wanted).is_none() {
+        // Every byte is read before the first is unpacked, so that nothing of an altered bundle ever counts.
+        bundle.verify()?;
+    }
     for layer in bundle.layers() {
-        // The third layer is this very program: nothing in a jail needs it.
         if layer.role == LayerRole::Pantry {
             continue;
         }
@@ -106,6 +110,11 @@ pub(super) fn unpack(trees: &Trees, bundle: Bundle, provenance: Provenance) -> R
         python: bundle.python_version(),
     };
     Ok(Unpacked { bundle, posture, runtime, tools })
+}
+
+/// The layers that jails stand on. The third one is this very program: nothing in a jail needs it.
+fn unpacked_layers(bundle: &Bundle) -> Result<Vec<LayerRef>, DaemonError> {
+    bundle.layers().iter().filter(|layer| layer.role != LayerRole::Pantry).map(reference).collect()
 }
 
 /// The chain ids of the bundle's trees, which a sweep must keep.

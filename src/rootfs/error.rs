@@ -179,26 +179,26 @@ impl RootfsError {
     #[must_use]
     pub fn code(&self) -> &'static str {
         match self {
-            Self::File(_) | Self::Stream { .. } => "rootfs-io",
-            Self::Spec { .. } => "rootfs-spec-invalid",
-            Self::Program { .. } => "rootfs-program-unusable",
-            Self::Missing { .. } => "rootfs-file-missing",
-            Self::Library { .. } => "rootfs-library-missing",
-            Self::Elf { .. } => "rootfs-elf-invalid",
-            Self::TooLarge { .. } => "rootfs-too-large",
-            Self::Helper { .. } => "rootfs-helper-failed",
-            Self::Uv { .. } => "rootfs-uv-unavailable",
-            Self::Digest { .. } => "rootfs-digest-mismatch",
-            Self::Architecture { .. } => "rootfs-architecture-unknown",
-            Self::OutputExists { .. } => "rootfs-output-exists",
+            Self::File(_) | Self::Stream { .. } => "rootfs_io",
+            Self::Spec { .. } => "rootfs_spec_invalid",
+            Self::Program { .. } => "rootfs_program_unusable",
+            Self::Missing { .. } => "rootfs_file_missing",
+            Self::Library { .. } => "rootfs_library_missing",
+            Self::Elf { .. } => "rootfs_elf_invalid",
+            Self::TooLarge { .. } => "rootfs_too_large",
+            Self::Helper { .. } => "rootfs_helper_failed",
+            Self::Uv { .. } => "rootfs_uv_unavailable",
+            Self::Digest { .. } => "rootfs_digest_mismatch",
+            Self::Architecture { .. } => "rootfs_architecture_unknown",
+            Self::OutputExists { .. } => "rootfs_output_exists",
             Self::LayerOrder { .. } | Self::LayerPath { .. } | Self::LayerLength { .. } => {
-                "rootfs-layer-invalid"
+                "rootfs_layer_invalid"
             }
-            Self::Layout { .. } => "rootfs-layout-invalid",
-            Self::Executable { .. } => "rootfs-executable-unusable",
-            Self::PayloadCut { .. } => "rootfs-payload-cut",
-            Self::PayloadAltered { .. } => "rootfs-payload-altered",
-            Self::Check { .. } => "rootfs-check-failed",
+            Self::Layout { .. } => "rootfs_layout_invalid",
+            Self::Executable { .. } => "rootfs_executable_unusable",
+            Self::PayloadCut { .. } => "rootfs_payload_cut",
+            Self::PayloadAltered { .. } => "rootfs_payload_altered",
+            Self::Check { .. } => "rootfs_check_failed",
         }
     }
 

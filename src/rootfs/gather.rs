@@ -267,7 +267,7 @@ mod tests {
     fn a_missing_file_names_its_package() {
         let error =
             Plan::default().add_host("/nowhere/at/all", LayerRole::Runtime, Some("thing")).unwrap_err();
-        assert_eq!(error.code(), "rootfs-file-missing");
+        assert_eq!(error.code(), "rootfs_file_missing");
         assert!(error.hint().unwrap().contains("thing"));
     }
 }

@@ -154,8 +154,8 @@ mod tests {
         let script = folder.path().join("python3");
         std::fs::write(&script, "#!/bin/sh\n").unwrap();
         let error = Python::find(script.to_str().unwrap(), "python3").unwrap_err();
-        assert_eq!(error.code(), "rootfs-program-unusable");
+        assert_eq!(error.code(), "rootfs_program_unusable");
         assert!(error.hint().unwrap().contains("python3"));
-        assert_eq!(real_program(&folder.path().join("no"), "p").unwrap_err().code(), "rootfs-file-missing");
+        assert_eq!(real_program(&folder.path().join("no"), "p").unwrap_err().code(), "rootfs_file_missing");
     }
 }

@@ -287,7 +287,7 @@ mod tests {
             let faulty = BUILT_IN.replace(from, to);
             assert_ne!(faulty, BUILT_IN, "{from}");
             let error = BundleSpec::parse(&faulty).err().unwrap();
-            assert_eq!(error.code(), "rootfs-spec-invalid");
+            assert_eq!(error.code(), "rootfs_spec_invalid");
             assert!(error.to_string().contains(word), "{error}");
         }
     }

@@ -54,7 +54,7 @@ fn a_program_without_a_payload_has_none() {
     let script = folder.path().join("script");
     std::fs::write(&script, "#!/bin/sh\n").unwrap();
     let refused = embed(&script, layout(), &folder.path().join("out")).unwrap_err();
-    assert_eq!(refused.code(), "rootfs-executable-unusable");
+    assert_eq!(refused.code(), "rootfs_executable_unusable");
     assert!(!folder.path().join("out").exists());
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
 }
@@ -85,14 +85,14 @@ fn an_altered_payload_is_found_before_use() {
     };
     for place in [magic + 16, magic + 30, magic + 70, magic + 255] {
         let refused = open(&altered_at(place)).unwrap_err();
-        assert_eq!(refused.code(), "rootfs-payload-altered", "byte {place}: {refused}");
+        assert_eq!(refused.code(), "rootfs_payload_altered", "byte {place}: {refused}");
     }
     // Somewhere in the index: the tar begins with the layout's mark and its index.
     let index = bytes.windows(14).rposition(|window| window == b"{\"schemaVersio").unwrap();
-    assert_eq!(open(&altered_at(index + 3)).unwrap_err().code(), "rootfs-payload-altered");
+    assert_eq!(open(&altered_at(index + 3)).unwrap_err().code(), "rootfs_payload_altered");
     // In the middle of a layer it shows when the layer is read, or when all is verified.
     let bundle = open(&altered_at(magic + (bytes.len() - magic) / 2)).unwrap();
-    assert_eq!(bundle.verify().unwrap_err().code(), "rootfs-payload-altered");
+    assert_eq!(bundle.verify().unwrap_err().code(), "rootfs_payload_altered");
     let broken = bundle.layers().iter().filter(|layer| {
         let mut stream = bundle.layer_reader(layer).unwrap();
         std::io::copy(&mut stream, &mut std::io::sink()).is_err()
@@ -110,7 +110,7 @@ fn a_cut_payload_is_found_before_use() {
         let file = it.folder.path().join("cut");
         std::fs::write(&file, &bytes[..usize::try_from(length).unwrap()]).unwrap();
         let refused = open(&file).unwrap_err();
-        assert_eq!(refused.code(), "rootfs-payload-cut", "{length} of {total}: {refused}");
+        assert_eq!(refused.code(), "rootfs_payload_cut", "{length} of {total}: {refused}");
         assert!(refused.hint().is_some());
     }
 }

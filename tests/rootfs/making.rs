@@ -97,7 +97,7 @@ fn an_export_is_the_same_bundle() {
     let copy = Bundle::open_layout(&out).unwrap();
     assert_eq!(copy.manifest_digest(), bundle.manifest_digest());
     copy.verify().unwrap();
-    assert_eq!(export(&bundle, &out).unwrap_err().code(), "rootfs-output-exists");
+    assert_eq!(export(&bundle, &out).unwrap_err().code(), "rootfs_output_exists");
 }
 
 #[test]
@@ -125,10 +125,10 @@ fn assembling_is_refused_with_a_code_and_leaves_nothing() {
     };
     let git = Path::new("/usr/bin/git");
     let refused = try_with(&|yaml| yaml.replace("/usr/bin/python3\n", "/usr/bin/python9\n"), git);
-    assert_eq!(refused.code(), "rootfs-file-missing");
+    assert_eq!(refused.code(), "rootfs_file_missing");
     assert!(refused.hint().unwrap().contains("python3"));
     let refused = try_with(&|yaml| yaml, &script);
-    assert_eq!(refused.code(), "rootfs-program-unusable");
+    assert_eq!(refused.code(), "rootfs_program_unusable");
     let refused = try_with(&|yaml| yaml.replace("    - /usr/bin/git\n", ""), git);
-    assert_eq!(refused.code(), "rootfs-check-failed");
+    assert_eq!(refused.code(), "rootfs_check_failed");
 }
