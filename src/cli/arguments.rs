@@ -114,9 +114,6 @@ pub(super) struct Serve {
     /// Address and port of the HTTP API; port 0 takes a free one [default: 127.0.0.1:7721]
     #[arg(long, value_name = "ADDRESS")]
     pub(super) listen: Option<SocketAddr>,
-    /// A folder with allow-lists and profiles instead of the built-in ones
-    #[arg(long, value_name = "DIR")]
-    pub(super) config_dir: Option<PathBuf>,
     /// Check the configuration and exit
     #[arg(long)]
     pub(super) check: bool,
@@ -130,9 +127,9 @@ pub(super) struct Demo {
     /// The program that serves stand-in wheels when no package index answers
     #[arg(long, value_name = "FILE", default_value = "examples/local-index/serve.py")]
     pub(super) local_index: PathBuf,
-    /// Leave the server running on this root and print what to type next
-    #[arg(long, value_name = "DIR")]
-    pub(super) keep: Option<PathBuf>,
+    /// Leave the server running and print what to type next
+    #[arg(long)]
+    pub(super) keep: bool,
 }
 
 #[derive(Debug, Args)]

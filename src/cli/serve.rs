@@ -11,12 +11,7 @@ use crate::config::{self, Flags};
 use crate::daemon::{self, Ready};
 
 pub(super) fn run(global: &Global, options: &Serve) -> Result<(), Failure> {
-    let flags = Flags {
-        root: global.root.clone(),
-        config: global.config.clone(),
-        listen: options.listen,
-        config_dir: options.config_dir.clone(),
-    };
+    let flags = Flags { root: global.root.clone(), config: global.config.clone(), listen: options.listen };
     let loaded = config::load(&flags, &environment()).and_then(|loaded| {
         config::guard(&loaded.config)?;
         Ok(loaded)

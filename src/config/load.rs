@@ -32,8 +32,6 @@ pub struct Flags {
     pub config: Option<PathBuf>,
     /// `--listen`.
     pub listen: Option<SocketAddr>,
-    /// `--config-dir`.
-    pub config_dir: Option<PathBuf>,
 }
 
 /// A configuration and how it came to be.
@@ -97,7 +95,6 @@ fn offer_flags(flags: &Flags, values: &mut Values) {
     let given = [
         ("root", "--root", flags.root.as_ref().map(|path| path.display().to_string())),
         ("listen", "--listen", flags.listen.map(|address| address.to_string())),
-        ("config_dir", "--config-dir", flags.config_dir.as_ref().map(|path| path.display().to_string())),
     ];
     for (path, origin, text) in given {
         if let (Some(known), Some(text)) = (setting(path), text) {
@@ -159,7 +156,6 @@ fn build(values: &Values, env: &BTreeMap<String, String>) -> Result<Config, Conf
         root: root(values, env)?,
         listen,
         public_url: url(values, "public_url")?,
-        config_dir: values.path("config_dir")?,
         runner: runner(values)?,
         callback: CallbackConfig {
             signing_key: secret(values, "callback.signing_key"),

@@ -16,8 +16,6 @@ pub struct Config {
     pub listen: SocketAddr,
     /// How people and runners reach this server from outside; `http` or `https`, without a slash at its end.
     pub public_url: Option<String>,
-    /// The folder with the operator's allow-lists and profiles, in place of the bundled ones.
-    pub config_dir: Option<PathBuf>,
     /// Where submissions are tested.
     pub runner: RunnerConfig,
     /// How results are signed and where they are sent.

@@ -44,7 +44,6 @@ pub(super) static SETTINGS: &[Setting] = &[
     one("root", None),
     one("listen", Some("127.0.0.1:7721")),
     one("public_url", None),
-    one("config_dir", None),
     Setting { path: "allowed_hosts", shape: Shape::Many, other_variable: None, default: None },
     one("auth.mode", None),
     one("store.index_url", None),
