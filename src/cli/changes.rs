@@ -6,14 +6,16 @@ use reqwest::Method;
 use serde_json::Value;
 
 use super::arguments::{Format, Global};
-use super::client::{Client, LOOK_EVERY};
+use super::client::{Client, Looks};
 use super::failure::Failure;
 use super::output::{print, safe, say, table, text, watched};
 
 const ENDED: [&str; 5] = ["done", "undone", "failed", "cancelled", "needs_attention"];
 
 pub(super) async fn list(global: &Global) -> Result<(), Failure> {
-    let answer = Client::new(global)?.get("/v1/changes").await?;
+    let mut changes = Client::new(global)?.list("/v1/changes").await?;
+    changes.reverse();
+    let answer = serde_json::json!({ "items": changes });
     print(global, &answer, |answer| {
         let rows: Vec<Vec<String>> = answer["items"]
             .as_array()
@@ -44,6 +46,7 @@ pub(super) async fn abort(global: &Global, id: &str) -> Result<(), Failure> {
 /// Follows a change; its failure is the command's failure.
 pub(super) async fn until_ended(global: &Global, client: &Client, id: &str) -> Result<Value, Failure> {
     let mut shown = String::new();
+    let mut looks = Looks::new();
     loop {
         let answer = client.get(&format!("/v1/changes/{id}")).await?;
         let state = text(&answer, "state");
@@ -65,7 +68,7 @@ pub(super) async fn until_ended(global: &Global, client: &Client, id: &str) -> R
                 hint.or_else(|| Some(format!("its tasks and log: pantry change {id}"))),
             ));
         }
-        tokio::time::sleep(LOOK_EVERY).await;
+        looks.pause().await;
     }
 }
 

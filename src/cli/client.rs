@@ -82,6 +82,20 @@ impl Client {
         Err(Failure::answered(status.as_u16(), &code, message, text("hint")))
     }
 
+    /// Every entry of a list, page by page.
+    pub(super) async fn list(&self, path: &str) -> Result<Vec<Value>, Failure> {
+        let mut entries = Vec::new();
+        let mut after = String::new();
+        loop {
+            let page = self.get(&format!("{path}?limit=200{after}")).await?;
+            entries.extend(page["items"].as_array().into_iter().flatten().cloned());
+            match page["next"].as_str() {
+                Some(next) => after = format!("&after={next}"),
+                None => return Ok(entries),
+            }
+        }
+    }
+
     /// Reads a path.
     pub(super) async fn get(&self, path: &str) -> Result<Value, Failure> {
         self.send(self.request(Method::GET, path)).await
@@ -108,5 +122,17 @@ pub(super) fn environment() -> BTreeMap<String, String> {
         .collect()
 }
 
-/// How long a follower waits between two looks.
-pub(super) const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// Waits between two looks at something that goes on: briefly at first, then longer, so that neither a quick end nor a
+/// busy server waits for long.
+pub(super) struct Looks(Duration);
+
+impl Looks {
+    pub(super) fn new() -> Self {
+        Self(Duration::from_millis(20))
+    }
+
+    pub(super) async fn pause(&mut self) {
+        tokio::time::sleep(self.0).await;
+        self.0 = (self.0 * 5 / 4).min(Duration::from_millis(500));
+    }
+}

@@ -2,6 +2,8 @@
 //!
 //! Every step runs this very program as a person would type it, and shows what it prints.
 
+mod started;
+
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -9,6 +11,8 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+
+use started::{Started, pid};
 
 use super::arguments::Demo;
 use super::failure::Failure;
@@ -23,22 +27,17 @@ pub(super) fn run(options: &Demo) -> Result<(), Failure> {
         .with_hint(Some("run it in a checkout of Pantry, or name a package by --package".to_owned())));
     }
     let temporary = tempfile::Builder::new().prefix("pantry-demo-").tempdir()?;
-    let root = options.keep.clone().unwrap_or_else(|| temporary.path().join("root"));
-    let mut demo =
-        Walk { program: std::env::current_exe()?, root, temporary: temporary.path().to_path_buf() };
-    let index = demo.choose_index(options)?;
-    let mut server = demo.serve(index.as_ref().map(|index| index.url.as_str()))?;
-    let result = demo.walk(options, &server.url);
-    if let (Ok(()), Some(root)) = (&result, &options.keep) {
-        print_next(&server.url, root, &options.package);
-        // `make run` leaves the server with the person who typed it: it ends by Ctrl-C.
-        let ended = server.child.wait()?;
-        return ended_well(ended, "pantry serve");
-    }
-    let stopped = server.stop();
-    drop(index);
+    let walk = Walk {
+        program: std::env::current_exe()?,
+        package: fs_err::canonicalize(&options.package)?,
+        root: temporary.path().join("root"),
+        started: Started::watched(temporary.path().to_path_buf()),
+        temporary: temporary.path().to_path_buf(),
+    };
+    let result = walk.run(options);
+    walk.started.settle();
     result?;
-    stopped?;
+    drop(temporary);
     step("Stopped");
     say(&format!(
         "the server has stopped and its root is removed; {:.1} s in all",
@@ -49,36 +48,55 @@ pub(super) fn run(options: &Demo) -> Result<(), Failure> {
 
 struct Walk {
     program: PathBuf,
+    package: PathBuf,
     root: PathBuf,
     temporary: PathBuf,
+    started: Started,
 }
 
 /// A process of ours that must not outlive the demo.
-struct Server {
+struct Process {
     child: Child,
+    /// What it printed first: the address of a server.
     url: String,
+    started: Started,
 }
 
-impl Server {
-    fn stop(&mut self) -> Result<(), Failure> {
-        let id = nix::unistd::Pid::from_raw(i32::try_from(self.child.id()).unwrap_or(i32::MAX));
-        nix::sys::signal::kill(id, nix::sys::signal::Signal::SIGTERM).map_err(std::io::Error::from)?;
+impl Process {
+    /// SIGTERM, and waits for a clean end.
+    fn stop(mut self) -> Result<(), Failure> {
+        nix::sys::signal::kill(pid(&self.child), nix::sys::signal::Signal::SIGTERM)
+            .map_err(std::io::Error::from)?;
         ended_well(self.child.wait()?, "pantry serve")
     }
 }
 
-impl Drop for Server {
+impl Drop for Process {
     fn drop(&mut self) {
         if matches!(self.child.try_wait(), Ok(None)) {
             let _ = self.child.kill();
             let _ = self.child.wait();
         }
+        self.started.forget(&self.child);
     }
 }
 
 impl Walk {
-    fn walk(&mut self, options: &Demo, url: &str) -> Result<(), Failure> {
-        let package = options.package.display().to_string();
+    fn run(&self, options: &Demo) -> Result<(), Failure> {
+        let index = self.choose_index(options)?;
+        let mut server = self.serve(index.as_ref().map(|index| index.url.as_str()))?;
+        let command = self.walk(&server.url)?;
+        if options.keep {
+            self.print_next(&server.url, &command);
+            // The server stays with the person who typed it; Ctrl-C ends both.
+            server.child.wait()?;
+        }
+        server.stop()
+    }
+
+    /// Gives the name of the installed command.
+    fn walk(&self, url: &str) -> Result<String, Failure> {
+        let package = self.package.display().to_string();
 
         step("Submit: checks, lockfile, build, sandboxed test, signed callback, publication");
         self.pantry(&["submit", &package, "--watch"])?;
@@ -107,24 +125,24 @@ impl Walk {
             .ok_or_else(|| Failure::local("demo_failed", "the installed package has no command"))?
             .to_owned();
         let wrapper = self.root.join("bin").join(&command);
-        let from_wrapper = Self::show(Command::new(&wrapper).arg("pantry"))?;
+        let from_wrapper = self.show(Command::new(&wrapper).arg("pantry"))?;
 
         step("The same image by an ordinary engine");
         self.engine(url, &reference, &from_wrapper)?;
 
         step("The changes behind all this");
         self.pantry(&["changes"])?;
-        Ok(())
+        Ok(command)
     }
 
     /// Runs the image where an engine is at hand, and compares what it prints with the installed command.
     fn engine(&self, url: &str, reference: &str, expected: &str) -> Result<(), Failure> {
         let address = url.trim_start_matches("http://");
         let image = format!("{address}/{reference}");
-        if quiet(Command::new("docker").arg("info")) {
+        if self.quiet(Command::new("docker").arg("info")) {
             let printed =
-                Self::show(Command::new("docker").args(["run", "--rm", "--network=none", &image, "pantry"]))?;
-            let _ = quiet(Command::new("docker").args(["rmi", &image]));
+                self.show(Command::new("docker").args(["run", "--rm", "--network=none", &image, "pantry"]))?;
+            let _ = self.quiet(Command::new("docker").args(["rmi", &image]));
             return same(&printed, expected);
         }
         let store = self.temporary.join("podman");
@@ -135,34 +153,33 @@ impl Walk {
                 "--cgroup-manager=cgroupfs",
                 "--events-backend=none",
             ]);
-            if quiet(Command::new("runc").arg("--version")) {
+            if self.quiet(Command::new("runc").arg("--version")) {
                 command.args(["--runtime", "runc"]);
             }
             command
         };
-        if !quiet(Command::new("podman").arg("--version")) {
+        if !self.quiet(Command::new("podman").arg("--version")) {
             say("no container engine is at hand (neither a docker that answers nor podman): skipped");
             return Ok(());
         }
-        if !quiet(podman().args(["pull", "--quiet", "--tls-verify=false", &image])) {
+        if !self.quiet(podman().args(["pull", "--quiet", "--tls-verify=false", &image])) {
             say("podman is installed but cannot work for this user here: skipped");
             return Ok(());
         }
         // Small limits of its own: podman's defaults ask for more than a confined root may set.
         let limits = ["--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024"];
-        let printed = Self::show(
-            podman().args(["run", "--rm", "--network=none"]).args(limits).args([&image, "pantry"]),
-        )?;
-        let _ = quiet(podman().args(["rmi", "--all", "--force"]));
-        let _ = quiet(podman().args(["unshare", "rm", "-rf"]).arg(&store));
+        let printed = self
+            .show(podman().args(["run", "--rm", "--network=none"]).args(limits).args([&image, "pantry"]))?;
+        let _ = self.quiet(podman().args(["rmi", "--all", "--force"]));
+        let _ = self.quiet(podman().args(["unshare", "rm", "-rf"]).arg(&store));
         same(&printed, expected)
     }
 
     /// The package index that answers: the configured one, else the stand-in of this checkout.
-    fn choose_index(&self, options: &Demo) -> Result<Option<Index>, Failure> {
+    fn choose_index(&self, options: &Demo) -> Result<Option<Process>, Failure> {
         step("Which package index");
         let wheels = self.temporary.join("probe");
-        let answers = quiet(
+        let answers = self.quiet(
             Command::new("timeout")
                 .args([
                     "20",
@@ -183,10 +200,10 @@ impl Walk {
             return Ok(None);
         }
         say("the configured package index does not answer: stand-in wheels are served on loopback instead");
-        Index::start(&options.local_index).map(Some)
+        self.serve_index(&options.local_index).map(Some)
     }
 
-    fn serve(&self, index: Option<&str>) -> Result<Server, Failure> {
+    fn serve(&self, index: Option<&str>) -> Result<Process, Failure> {
         step("Start: pantry serve on a fresh root and a free port");
         let mut command = Command::new(&self.program);
         command.arg("--root").arg(&self.root).args(["serve", "--listen", "127.0.0.1:0"]);
@@ -195,9 +212,8 @@ impl Walk {
         }
         let log = fs_err::File::create(self.temporary.join("serve.log"))?;
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log.into_parts().0);
-        let mut child = command.spawn()?;
-        let line = first_line(&mut child, Duration::from_mins(2));
-        let mut server = Server { child, url: String::new() };
+        let mut server = self.process(&mut command)?;
+        let line = first_line(&mut server.child, Duration::from_mins(2));
         let line = line.ok_or_else(|| {
             let _ = server.child.kill();
             let log = fs_err::read_to_string(self.temporary.join("serve.log")).unwrap_or_default();
@@ -216,42 +232,68 @@ impl Walk {
         let mut command = Command::new(&self.program);
         command.arg("--root").arg(&self.root).args(arguments);
         say(&format!("$ pantry {}", arguments.join(" ")));
-        run_shown(&mut command)
+        self.run_shown(&mut command)
     }
 
-    fn show(command: &mut Command) -> Result<String, Failure> {
+    fn show(&self, command: &mut Command) -> Result<String, Failure> {
         let words: Vec<String> = std::iter::once(command.get_program())
             .chain(command.get_args())
             .map(|word| word.to_string_lossy().into_owned())
             .collect();
         say(&format!("$ {}", words.join(" ")));
-        run_shown(command)
+        self.run_shown(command)
     }
-}
 
-/// The stand-in index of the checkout, on loopback.
-struct Index {
-    child: Child,
-    url: String,
-}
-
-impl Index {
-    fn start(program: &Path) -> Result<Self, Failure> {
+    fn run_shown(&self, command: &mut Command) -> Result<String, Failure> {
         let mut child =
-            Command::new("python3").arg(program).stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
-        let line = first_line(&mut child, Duration::from_secs(20));
-        let mut index = Self { child, url: String::new() };
-        index.url = line
+            command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn()?;
+        let mut printed = String::new();
+        if let Some(stdout) = child.stdout.take() {
+            for line in BufReader::new(stdout).lines() {
+                let line = line?;
+                say(&super::output::safe(&line));
+                printed.push_str(&line);
+                printed.push('\n');
+            }
+        }
+        let status = child.wait()?;
+        self.started.forget(&child);
+        ended_well(status, "the command")?;
+        Ok(printed)
+    }
+
+    /// The stand-in index of the checkout, on loopback.
+    fn serve_index(&self, program: &Path) -> Result<Process, Failure> {
+        let mut command = Command::new("python3");
+        command.arg(program).stdin(Stdio::null()).stdout(Stdio::piped());
+        let mut process = self.process(&mut command)?;
+        let line = first_line(&mut process.child, Duration::from_secs(20));
+        process.url = line
             .filter(|line| line.starts_with("http://127.0.0.1:"))
             .ok_or_else(|| Failure::local("demo_failed", format!("{} did not start", program.display())))?;
-        Ok(index)
+        Ok(process)
     }
-}
 
-impl Drop for Index {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+    /// Runs it without showing anything; did it succeed?
+    fn quiet(&self, command: &mut Command) -> bool {
+        let command = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let Ok(mut child) = self.started.spawn(command) else { return false };
+        let ended = child.wait();
+        self.started.forget(&child);
+        ended.is_ok_and(|status| status.success())
+    }
+
+    fn process(&self, command: &mut Command) -> Result<Process, Failure> {
+        let child = self.started.spawn(command)?;
+        Ok(Process { child, url: String::new(), started: self.started.clone() })
+    }
+
+    fn print_next(&self, url: &str, command: &str) {
+        let (program, root) = (self.program.display(), self.root.display());
+        step("Yours to type next, in another terminal (Ctrl-C here ends the server and removes its root)");
+        say(&format!("{root}/bin/{command} ada"));
+        say(&format!("{program} --root {root} submit {} --preview", self.package.display()));
+        say(&format!("curl {url}/health"));
     }
 }
 
@@ -287,22 +329,6 @@ fn get(url: &str, path: &str) -> Result<Value, Failure> {
     serde_json::from_slice(&bytes).map_err(|error| Failure::local("demo_failed", error.to_string()))
 }
 
-fn run_shown(command: &mut Command) -> Result<String, Failure> {
-    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn()?;
-    let mut printed = String::new();
-    if let Some(stdout) = child.stdout.take() {
-        for line in BufReader::new(stdout).lines() {
-            let line = line?;
-            say(&super::output::safe(&line));
-            printed.push_str(&line);
-            printed.push('\n');
-        }
-    }
-    let status = child.wait()?;
-    ended_well(status, "the command")?;
-    Ok(printed)
-}
-
 fn ended_well(status: ExitStatus, what: &str) -> Result<(), Failure> {
     if status.success() {
         Ok(())
@@ -317,11 +343,6 @@ fn same(printed: &str, expected: &str) -> Result<(), Failure> {
         return Ok(());
     }
     Err(Failure::local("demo_failed", format!("the engine printed {printed:?}, the command {expected:?}")))
-}
-
-fn quiet(command: &mut Command) -> bool {
-    let command = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    command.status().is_ok_and(|status| status.success())
 }
 
 fn text(value: &Value, key: &str) -> Result<String, Failure> {
@@ -339,11 +360,4 @@ fn say(text: &str) {
     for line in text.lines() {
         let _ = writeln!(std::io::stdout(), "   {line}");
     }
-}
-
-fn print_next(url: &str, root: &Path, package: &Path) {
-    step("Yours to type next (Ctrl-C here ends the server)");
-    say(&format!("pantry --root {} submit {} --watch", root.display(), package.display()));
-    say(&format!("pantry --root {} changes", root.display()));
-    say(&format!("curl {url}/health"));
 }

@@ -9,7 +9,7 @@ use serde_json::Value;
 use tokio_util::io::ReaderStream;
 
 use super::arguments::{Global, Submit};
-use super::client::{Client, LOOK_EVERY};
+use super::client::{Client, Looks};
 use super::failure::Failure;
 use super::output::{print, safe, say, table, text};
 
@@ -58,12 +58,14 @@ pub(super) async fn show(global: &Global, id: &str, watch: bool) -> Result<(), F
 async fn follow(global: &Global, client: &Client, id: &str) -> Result<(), Failure> {
     let mut last = String::new();
     let mut told = 0;
+    let mut looks = Looks::new();
     loop {
         let answer = client.get(&format!("/v1/submissions/{id}")).await?;
         let state = text(&answer, "state");
         if state != last {
             say(global, &format!("  {state}"));
             last.clone_from(&state);
+            looks = Looks::new();
         }
         told = log_since(global, client, &answer, told).await;
         if FINAL.contains(&state.as_str()) {
@@ -71,7 +73,7 @@ async fn follow(global: &Global, client: &Client, id: &str) -> Result<(), Failur
             print(global, &answer, view);
             return if state == "published" { Ok(()) } else { Err(refused(&answer["verdict"])) };
         }
-        tokio::time::sleep(LOOK_EVERY).await;
+        looks.pause().await;
     }
 }
 
