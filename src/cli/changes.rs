@@ -24,14 +24,14 @@ pub(super) async fn list(global: &Global) -> Result<(), Failure> {
             .map(|item| ["id", "state", "kind", "summary", "created_at"].map(|key| text(item, key)).to_vec())
             .collect();
         table(&["ID", "STATE", "KIND", "SUMMARY", "CREATED"], &rows)
-    });
+    })?;
     Ok(())
 }
 
 pub(super) async fn show(global: &Global, id: &str) -> Result<(), Failure> {
     let id = parse(id)?;
     let answer = Client::new(global)?.get(&format!("/v1/changes/{id}")).await?;
-    print(global, &answer, view);
+    print(global, &answer, view)?;
     Ok(())
 }
 
@@ -39,7 +39,7 @@ pub(super) async fn abort(global: &Global, id: &str) -> Result<(), Failure> {
     let id = parse(id)?;
     let client = Client::new(global)?;
     let answer = client.send(client.request(Method::POST, &format!("/v1/changes/{id}/abort"))).await?;
-    print(global, &answer, |_| format!("change {id} is being aborted"));
+    print(global, &answer, |_| format!("change {id} is being aborted"))?;
     Ok(())
 }
 

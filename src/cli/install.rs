@@ -34,15 +34,15 @@ async fn end(
     done: &str,
 ) -> Result<(), Failure> {
     let Some(id) = answer["change"].as_str() else {
-        print(global, &answer, |answer| text(answer, "message"));
+        print(global, &answer, |answer| text(answer, "message"))?;
         return Ok(());
     };
     if detach {
-        print(global, &answer, |answer| text(answer, "change"));
+        print(global, &answer, |answer| text(answer, "change"))?;
         return Ok(());
     }
     let change = until_ended(global, client, id).await?;
-    print(global, &change, |_| done.to_owned());
+    print(global, &change, |_| done.to_owned())?;
     Ok(())
 }
 
@@ -66,7 +66,7 @@ pub(super) async fn list(global: &Global) -> Result<(), Failure> {
             })
             .collect();
         table(&["PACKAGE", "VERSION", "REVISION", "COMMANDS", "DIGEST"], &rows)
-    });
+    })?;
     if answer["items"].as_array().is_some_and(Vec::is_empty) {
         say(global, "nothing is installed");
     }

@@ -5,15 +5,28 @@ use std::io::{IsTerminal as _, Write as _};
 use serde_json::Value;
 
 use super::arguments::{Format, Global};
+use super::failure::Failure;
 
 /// Prints a value as JSON, or by `people` as text.
-pub(super) fn print(global: &Global, value: &Value, people: impl FnOnce(&Value) -> String) {
+///
+/// # Errors
+/// When stdout can't be written. A reader that has gone away has seen enough: that is none.
+pub(super) fn print(
+    global: &Global,
+    value: &Value,
+    people: impl FnOnce(&Value) -> String,
+) -> Result<(), Failure> {
     let text = match global.output {
         Format::Json => serde_json::to_string_pretty(value).unwrap_or_default(),
         Format::Text => people(value),
     };
-    // A reader that has gone away is no failure of the command.
-    let _ = writeln!(std::io::stdout(), "{}", text.trim_end());
+    let mut stdout = std::io::stdout().lock();
+    match writeln!(stdout, "{}", text.trim_end()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Failure::local("output_failed", format!("cannot write to stdout: {error}")))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Rows under headings, columns padded to their widest cell.

@@ -13,7 +13,7 @@ pub(super) async fn run(global: &Global) -> Result<(), Failure> {
         let mut rows = Vec::new();
         flatten("", answer, &mut rows);
         table(&["WHAT", "VALUE"], &rows)
-    });
+    })?;
     Ok(())
 }
 

@@ -28,13 +28,13 @@ pub(super) async fn run(global: &Global, options: &Submit) -> Result<(), Failure
     }
     let (status, answer) = client.send_with_status(request).await?;
     if options.preview || status >= 400 {
-        print(global, &answer, verdict);
+        print(global, &answer, verdict)?;
         let failed = status >= 400 || text(&answer, "result") == "rejected";
         return if failed { Err(refused(&answer)) } else { Ok(()) };
     }
     let id = text(&answer, "id");
     if !options.watch {
-        print(global, &answer, view);
+        print(global, &answer, view)?;
         say(global, &format!("follow it with: pantry submission {id} --watch"));
         return Ok(());
     }
@@ -50,7 +50,7 @@ pub(super) async fn show(global: &Global, id: &str, watch: bool) -> Result<(), F
         return follow(global, &client, id.as_str()).await;
     }
     let answer = client.get(&format!("/v1/submissions/{id}")).await?;
-    print(global, &answer, view);
+    print(global, &answer, view)?;
     Ok(())
 }
 
@@ -70,7 +70,7 @@ async fn follow(global: &Global, client: &Client, id: &str) -> Result<(), Failur
         told = log_since(global, client, &answer, told).await;
         if FINAL.contains(&state.as_str()) {
             log_since(global, client, &answer, told).await;
-            print(global, &answer, view);
+            print(global, &answer, view)?;
             return if state == "published" { Ok(()) } else { Err(refused(&answer["verdict"])) };
         }
         looks.pause().await;

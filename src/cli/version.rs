@@ -25,6 +25,6 @@ pub(super) fn run(global: &Global) -> Result<(), Failure> {
             text(value, "commit"),
             text(value, "schema")
         )
-    });
+    })?;
     Ok(())
 }

@@ -16,6 +16,20 @@ pub enum DaemonError {
         /// The effective user id of this process.
         ours: u32,
     },
+    /// Others may write the root folder, and so replace everything in it.
+    #[error("{} can be written by others (mode {mode:o})", root.display())]
+    RootWritable {
+        /// The root folder.
+        root: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// Something else is in the place of a folder of the root.
+    #[error("{} is not a folder of ours", path.display())]
+    NotOurFolder {
+        /// The path.
+        path: PathBuf,
+    },
     /// Another process serves this root.
     #[error("{} is in use by another Pantry", root.display())]
     RootInUse {
@@ -75,6 +89,8 @@ impl DaemonError {
     pub fn code(&self) -> &'static str {
         match self {
             Self::RootNotOurs { .. } => "root_not_ours",
+            Self::RootWritable { .. } => "root_writable",
+            Self::NotOurFolder { .. } => "root_folder_not_ours",
             Self::RootInUse { .. } => "root_in_use",
             Self::Root(_) => "root_not_usable",
             Self::Config(error) => error.code(),

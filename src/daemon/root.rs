@@ -17,13 +17,17 @@ pub(super) struct Root {
 impl Root {
     /// Makes what is missing and takes the lock.
     pub(super) fn open(path: &Path) -> Result<Self, DaemonError> {
-        make(path, 0o755)?;
+        create(path, 0o755)?;
         let path = fs::canonicalize(path)?;
-        let (owner, ours) = (fs::metadata(&path)?.uid(), nix::unistd::geteuid().as_raw());
+        let found = fs::metadata(&path)?;
+        let (owner, ours) = (found.uid(), nix::unistd::geteuid().as_raw());
         if owner != ours {
             return Err(DaemonError::RootNotOurs { root: path, owner, ours });
         }
-        make(&path.join("run"), 0o755)?;
+        if found.mode() & 0o022 != 0 {
+            return Err(DaemonError::RootWritable { root: path, mode: found.mode() & 0o7777 });
+        }
+        own(&path.join("run"), 0o755)?;
         let file =
             fs::OpenOptions::new().create(true).truncate(false).write(true).open(path.join("run/lock"))?;
         let (file, _) = file.into_parts();
@@ -40,7 +44,7 @@ impl Root {
             ("tmp", 0o711),
             ("run/jails", 0o700),
         ] {
-            make(&path.join(folder), mode)?;
+            own(&path.join(folder), mode)?;
         }
         Ok(Self { path, _lock: lock })
     }
@@ -51,23 +55,26 @@ impl Root {
     }
 }
 
-fn make(path: &Path, mode: u32) -> Result<(), DaemonError> {
+/// Makes the root itself, which may lie behind a link of the operator's.
+fn create(path: &Path, mode: u32) -> Result<(), DaemonError> {
     match std::fs::DirBuilder::new().recursive(true).mode(mode).create(path) {
-        Ok(()) => {}
-        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists && path.is_dir() => {}
-        Err(error) => {
-            return Err(DaemonError::Root(std::io::Error::new(
-                error.kind(),
-                format!("{}: {error}", path.display()),
-            )));
+        Err(error) if !path.is_dir() => {
+            let named = format!("{}: {error}", path.display());
+            Err(DaemonError::Root(std::io::Error::new(error.kind(), named)))
         }
+        _ => Ok(()),
     }
-    // A folder that was there with other rights is brought to ours only where it is ours to bring.
-    let found = fs::metadata(path)?;
-    if found.uid() == nix::unistd::geteuid().as_raw()
-        && mode != 0o755
-        && found.permissions().mode() & 0o777 != mode
-    {
+}
+
+/// Makes a folder of the root with these rights. A link or a folder of somebody else in its place would let what
+/// Pantry writes land elsewhere.
+fn own(path: &Path, mode: u32) -> Result<(), DaemonError> {
+    create(path, mode)?;
+    let found = fs::symlink_metadata(path)?;
+    if !found.is_dir() || found.uid() != nix::unistd::geteuid().as_raw() {
+        return Err(DaemonError::NotOurFolder { path: path.to_owned() });
+    }
+    if found.permissions().mode() & 0o7777 != mode {
         fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
     }
     Ok(())
@@ -94,5 +101,20 @@ mod tests {
         for private in ["keys", "uploads"] {
             assert_eq!(fs::metadata(root.path().join(private)).unwrap().permissions().mode() & 0o777, 0o700);
         }
+    }
+
+    #[test]
+    fn a_root_that_others_may_write_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o777)).unwrap();
+        assert!(matches!(Root::open(folder.path()), Err(DaemonError::RootWritable { mode: 0o777, .. })));
+    }
+
+    #[test]
+    fn a_link_in_the_place_of_a_folder_is_refused() {
+        let (folder, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        std::os::unix::fs::symlink(elsewhere.path(), folder.path().join("bin")).unwrap();
+        assert!(matches!(Root::open(folder.path()), Err(DaemonError::NotOurFolder { .. })));
+        assert!(fs::read_dir(elsewhere.path()).unwrap().next().is_none());
     }
 }

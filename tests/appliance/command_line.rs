@@ -91,3 +91,11 @@ fn every_setting_is_documented_and_nothing_else() {
     documented.sort();
     assert_eq!(settings, documented);
 }
+
+#[test]
+fn a_result_that_cannot_be_written_is_a_failure() {
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let output = Command::new(PANTRY).arg("version").stdout(full).output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}", show(&output));
+    assert!(show(&output).contains("[output_failed]"));
+}
