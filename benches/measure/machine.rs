@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-/// Cores, memory, kernel, and the disk below this folder.
+/// Cores, memory, kernel, the disk below this folder, and how busy it all is before the bench begins.
 pub fn describe(folder: &Path) -> Value {
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
     let processor = line_of("/proc/cpuinfo", "model name").unwrap_or_else(|| "unknown processor".to_owned());
@@ -13,14 +13,17 @@ pub fn describe(folder: &Path) -> Value {
         .and_then(|text| text.split_whitespace().next()?.parse::<u64>().ok())
         .map_or(0, |kib| kib / 1024);
     let kernel = fs_err::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned();
+    // Above some tenths others are at work here, and the figures are theirs too.
+    let load = fs_err::read_to_string("/proc/loadavg").unwrap_or_default();
+    let load = load.split(' ').next().unwrap_or("?").to_owned();
     let disk = disk_of(folder).unwrap_or_else(|| "unknown disk".to_owned());
     let summary = format!(
-        "{cores} cores ({processor}), {memory_mib} MiB memory, Linux {kernel}, {} on {disk}",
+        "{cores} cores ({processor}), {memory_mib} MiB memory, Linux {kernel}, {} on {disk}, load {load} before",
         folder.display()
     );
     json!({
         "cores": cores, "processor": processor, "memory_mib": memory_mib,
-        "kernel": kernel, "disk": disk, "folder": folder, "summary": summary,
+        "kernel": kernel, "disk": disk, "folder": folder, "load_before": load, "summary": summary,
     })
 }
 
