@@ -8,13 +8,17 @@
 //! - A [`Table`] maps a [`Key`] (ordered bytes) to a [`Value`]: a versioned JSON record (see `record!`), or
 //!   [`Raw`] bytes.
 //!
-//! This part must never let another part see redb, hold a snapshot open longer than one closure, or answer a
+//! - After a failed commit the writer fails the whole batch, closes the file and opens it again, with back-off; until
+//!   then reads and writes are answered with [`StateError::Failed`] at once.
+//!
+//! This part must never let another part see redb or a panic of redb's, hold a snapshot open longer than one closure, or answer a
 //! write before it is durable.
 //!
 //! Invariants: a key has at most [`MAX_KEY_BYTES`], a record [`MAX_RECORD_BYTES`], raw bytes [`MAX_RAW_BYTES`], a
 //! scan [`MAX_SCAN_ROWS`]. Keys order as the tuples they were made from. The file's row `meta["schema"]` names
 //! its schema and the oldest binary that can read it; it changes only in the transaction of a migration.
 
+mod damage;
 mod error;
 mod file;
 mod handle;

@@ -1,5 +1,6 @@
 //! What can go wrong with the state.
 
+use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -48,8 +49,18 @@ pub enum StateError {
         /// What is missing in it.
         reason: &'static str,
     },
+    /// The file, or a page of it, is not as it was written.
+    #[error("the state file {path} is damaged: {cause}")]
+    Damaged {
+        /// The state file.
+        path: PathBuf,
+        /// What was found, in the words of whoever found it.
+        cause: String,
+        /// The copy from before the last migration, where there still is one.
+        copy: Option<PathBuf>,
+    },
     /// The file could not be opened.
-    #[error("the state file {path} cannot be opened")]
+    #[error("the state file {path} cannot be opened{}", full(source))]
     Open {
         /// The state file.
         path: PathBuf,
@@ -67,7 +78,7 @@ pub enum StateError {
         source: Arc<std::io::Error>,
     },
     /// The database reported an error in a step other than the commit.
-    #[error("the state cannot {step}")]
+    #[error("the state cannot {step}{}", full(source))]
     Storage {
         /// What was being done.
         step: &'static str,
@@ -76,14 +87,14 @@ pub enum StateError {
         source: Arc<redb::Error>,
     },
     /// The commit failed: none of the batch may be taken as written.
-    #[error("the commit of the state failed")]
+    #[error("the commit of the state failed{}", full(source))]
     Commit {
         /// What redb says.
         #[source]
         source: Arc<redb::Error>,
     },
-    /// An earlier input or output error stopped the state; nothing is written until it is opened again.
-    #[error("the state stopped after an earlier storage error")]
+    /// A storage error stopped the state; it opens its file again by itself and goes on.
+    #[error("the state stopped after a storage error and is not open again yet")]
     Failed,
     /// The closure panicked; nothing of it was kept.
     #[error("a closure of the state panicked: {message}")]
@@ -162,12 +173,16 @@ impl StateError {
     /// The stable code of the error.
     #[must_use]
     pub fn code(&self) -> &'static str {
+        if self.disk_full() {
+            return "disk_full";
+        }
         match self {
             Self::Closed => "state_closed",
             Self::InUse { .. } => "state_in_use",
             Self::SchemaNewer { .. } => "state_schema_newer",
             Self::SchemaTooOld { .. } => "state_schema_too_old",
             Self::NotOurs { .. } => "state_not_ours",
+            Self::Damaged { .. } => "state_damaged",
             Self::Open { .. } => "state_open_failed",
             Self::Io { .. } => "state_io_failed",
             Self::Storage { .. } => "state_storage_failed",
@@ -189,16 +204,28 @@ impl StateError {
     /// What a person can do about it, where there is something.
     #[must_use]
     pub fn hint(&self) -> Option<String> {
+        if self.disk_full() {
+            let text = "free space on the disk of the state file; Pantry then goes on by itself";
+            return Some(text.to_owned());
+        }
+        if let Self::Damaged { path, copy, .. } = self {
+            let copy = copy.as_ref().map_or_else(String::new, |copy| {
+                format!(", or the copy from before the last migration, {}", copy.display())
+            });
+            return Some(format!("stop Pantry and put a backup in the place of {}{copy}", path.display()));
+        }
         let text = match self {
             Self::InUse { .. } => "stop the other `pantry serve`, or give another folder with --root",
             Self::SchemaNewer { .. } => {
                 "start the newer Pantry that wrote this file, or restore the copy it kept"
             }
             Self::SchemaTooOld { .. } => "start a Pantry in between once, so that it migrates the file",
-            Self::NotOurs { .. } => "give the folder of a Pantry with --root, or an empty one",
+            Self::NotOurs { .. } => {
+                "give the folder of a Pantry with --root, or an empty one; if this was a Pantry's, restore a backup"
+            }
             Self::Open { .. } | Self::Io { .. } => "check the permissions and the free space of the folder",
             Self::Commit { .. } | Self::Failed => {
-                "check the disk and its free space, then restart: nothing acknowledged is lost"
+                "check the disk and its free space; Pantry tries again by itself, nothing acknowledged is lost"
             }
             Self::RecordVersion { .. } => "start the newer Pantry that wrote this record",
             Self::Row { source, .. } => return source.hint(),
@@ -212,6 +239,32 @@ impl StateError {
         match self {
             row @ Self::Row { .. } => row,
             source => Self::Row { table, source: Box::new(source) },
+        }
+    }
+
+    /// Whether the disk, or what one may use of it, is full.
+    fn disk_full(&self) -> bool {
+        match self {
+            Self::Open { source, .. } | Self::Storage { source, .. } | Self::Commit { source } => {
+                matches!(&**source, redb::Error::Io(error) if is_full(error))
+            }
+            Self::Io { source, .. } => is_full(source),
+            Self::Row { source, .. } => source.disk_full(),
+            _ => false,
+        }
+    }
+
+    /// Whether redb answers nothing more until the file is opened again.
+    pub(super) fn needs_reopening(&self) -> bool {
+        match self {
+            Self::Failed => true,
+            Self::Storage { source, .. } | Self::Commit { source } => matches!(
+                **source,
+                redb::Error::Io(_) | redb::Error::LockPoisoned(_) | redb::Error::DatabaseClosed
+            ),
+            Self::Damaged { cause, .. } => cause.contains("PoisonError"),
+            Self::Row { source, .. } => source.needs_reopening(),
+            _ => false,
         }
     }
 
@@ -231,5 +284,17 @@ impl StateError {
 
     pub(super) fn io(step: &'static str) -> impl Fn(std::io::Error) -> Self {
         move |source| Self::Io { step, source: Arc::new(source) }
+    }
+}
+
+fn is_full(error: &std::io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
+}
+
+/// Says in the message itself that the disk is full, as that is what there is to be done something about.
+fn full(source: &redb::Error) -> &'static str {
+    match source {
+        redb::Error::Io(error) if is_full(error) => ": the disk is full",
+        _ => "",
     }
 }

@@ -1,7 +1,7 @@
 //! The file: making it, opening it, its schema row, and the copy kept from before a migration.
 
 use std::ffi::OsString;
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Read as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -9,12 +9,15 @@ use fs_err::os::unix::fs::OpenOptionsExt as _;
 use redb::{Database, ReadableDatabase, WriteTransaction};
 use serde::{Deserialize, Serialize};
 
+use super::damage::{contained, damaged};
 use super::keys::key_bytes;
 use super::table::RawTable;
 use super::{State, StateError, Value, migrations, record};
 
 /// Pages that redb may keep in memory: enough for the hot ones, within the 30 MB that Pantry may use when idle.
 const CACHE_BYTES: usize = 8 * 1_024 * 1_024;
+/// What a redb file begins with.
+const MAGIC: &[u8] = b"redb";
 /// The table of what is said about the file itself.
 const META: &str = "meta";
 /// The oldest binary that can read what this one writes: since schema 17, migrations have only added.
@@ -44,6 +47,24 @@ pub(super) fn builder() -> redb::Builder {
 
 /// Opens the file, makes it when there is none, migrates it when it is older.
 pub(super) fn open(path: &Path) -> Result<(Database, Schema), StateError> {
+    contained(path, "open the file", || open_or_make(path))
+}
+
+/// Opens the file again after its storage failed; gives no file that was not there before.
+pub(super) fn reopen(path: &Path) -> Result<Database, StateError> {
+    // After a failed sync the pages in memory may say what the disk does not: what is read from here on is read
+    // from the disk, where the system can be asked for that.
+    let cached = fs_err::File::open(path).map_err(StateError::io("open the state file again"))?;
+    _ = rustix::fs::fadvise(cached.file(), 0, None, rustix::fs::Advice::DontNeed);
+    drop(cached);
+    contained(path, "open the file again", || {
+        let database = open_existing(path)?;
+        read_schema(&database, path)?;
+        Ok(database)
+    })
+}
+
+fn open_or_make(path: &Path) -> Result<(Database, Schema), StateError> {
     if !path.exists() {
         create(path)?;
     }
@@ -64,13 +85,36 @@ pub(super) fn open(path: &Path) -> Result<(Database, Schema), StateError> {
 }
 
 fn open_existing(path: &Path) -> Result<Database, StateError> {
+    use redb::{DatabaseError, StorageError};
+
     builder().open(path).map_err(|error| match error {
-        redb::DatabaseError::DatabaseAlreadyOpen => StateError::InUse { path: path.to_owned() },
-        redb::DatabaseError::Storage(redb::StorageError::Io(io)) if io.kind() == ErrorKind::InvalidData => {
-            StateError::NotOurs { path: path.to_owned(), reason: "it is no redb database" }
+        DatabaseError::DatabaseAlreadyOpen => StateError::InUse { path: path.to_owned() },
+        DatabaseError::Storage(StorageError::Io(io))
+            if matches!(io.kind(), ErrorKind::InvalidData | ErrorKind::UnexpectedEof) =>
+        {
+            unreadable(path, &io)
+        }
+        error @ (DatabaseError::UpgradeRequired(_) | DatabaseError::Storage(StorageError::Corrupted(_))) => {
+            damaged(path, error.to_string())
         }
         error => StateError::Open { path: path.to_owned(), source: Arc::new(error.into()) },
     })
+}
+
+/// Tells a file that something happened to from one that never was a state file.
+fn unreadable(path: &Path, says: &std::io::Error) -> StateError {
+    let mut start = Vec::new();
+    let read =
+        fs_err::File::open(path).and_then(|file| file.take(MAGIC.len() as u64).read_to_end(&mut start));
+    match read {
+        Err(source) => StateError::io("read the start of the state file")(source),
+        Ok(_) if start.is_empty() => damaged(path, "it is empty".to_owned()),
+        Ok(_) if start.iter().all(|&byte| byte == 0) => {
+            damaged(path, format!("it begins with zeros ({says})"))
+        }
+        Ok(_) if MAGIC.starts_with(&start) => damaged(path, says.to_string()),
+        Ok(_) => StateError::NotOurs { path: path.to_owned(), reason: "it is no redb database" },
+    }
 }
 
 /// Makes the file whole under another name and then gives it its own, as a process that ends within redb's first
@@ -132,7 +176,8 @@ pub(super) fn read_schema(database: &Database, path: &Path) -> Result<Schema, St
         .get(schema_key()?.as_slice())
         .map_err(|error| StateError::storage("read the schema", error))?
         .ok_or_else(not_ours)?;
-    let schema = Schema::from_bytes(row.value()).map_err(|error| error.in_table(META))?;
+    let schema = Schema::from_bytes(row.value())
+        .map_err(|error| damaged(path, format!("its schema row is not readable: {error}")))?;
     if schema.min_reader > State::SCHEMA {
         return Err(StateError::SchemaNewer {
             path: path.to_owned(),

@@ -4,14 +4,15 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Sender, channel, sync_channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use redb::{Database, ReadableDatabase};
 
+use super::damage::{Source, let_go};
 use super::file::{self, Schema};
-use super::writer::{self, Closure, Job, Shared, SharedRef, panic_message};
+use super::writer::{Closure, Job, Opener, Order, Shared, SharedRef, Slot, Writer, panic_message};
 use super::{StateError, Tx, View};
 use crate::names::Faults;
 
@@ -26,10 +27,9 @@ struct Inner {
     path: PathBuf,
     schema: Schema,
     shared: SharedRef,
-    queue: Mutex<Option<Sender<Box<dyn Job>>>>,
+    queue: Mutex<Option<Sender<Order>>>,
     writer: Mutex<Option<JoinHandle<()>>>,
     writer_thread: std::thread::ThreadId,
-    database: RwLock<Option<Arc<Database>>>,
 }
 
 /// Counters since the state was opened.
@@ -45,7 +45,7 @@ pub struct StateStats {
     pub commit_micros_total: u64,
     /// The longest commit, in microseconds.
     pub commit_micros_max: u64,
-    /// Whether the state stopped after a storage error.
+    /// Whether the state is stopped, after a storage error, at present.
     pub failed: bool,
 }
 
@@ -58,27 +58,30 @@ impl State {
     /// # Errors
     /// [`StateError::InUse`] when it is open elsewhere, [`StateError::SchemaNewer`] and
     /// [`StateError::SchemaTooOld`] when this binary cannot work with it, [`StateError::NotOurs`] when it is
-    /// something else, and [`StateError::Open`] or [`StateError::Io`] when the system refuses.
+    /// something else, [`StateError::Damaged`] when it is not as it was written, and [`StateError::Open`] or [`StateError::Io`] when the system refuses.
     pub fn open(path: &Path, faults: Faults) -> Result<Self, StateError> {
         let (database, schema) = file::open(path)?;
-        Self::start(path.to_owned(), database, schema, faults)
+        let reopen = {
+            let path = path.to_owned();
+            Box::new(move || file::reopen(&path))
+        };
+        Self::start(path.to_owned(), database, schema, reopen, faults)
     }
 
     pub(super) fn start(
         path: PathBuf,
         database: Database,
         schema: Schema,
+        reopen: Opener,
         faults: Faults,
     ) -> Result<Self, StateError> {
         let database = Arc::new(database);
-        let shared = SharedRef::new(Shared::default());
+        let shared = SharedRef::new(Shared::new(Arc::clone(&database)));
         let (sender, receiver) = channel();
+        let thread = Writer::new(path.clone(), reopen, receiver, Arc::clone(&shared), faults);
         let writer = std::thread::Builder::new()
             .name("state-writer".to_owned())
-            .spawn({
-                let (database, shared) = (Arc::clone(&database), Arc::clone(&shared));
-                move || writer::run(&database, &receiver, &shared, &faults)
-            })
+            .spawn(move || thread.run(database))
             .map_err(StateError::io("start the writer of the state"))?;
         Ok(Self(Arc::new(Inner {
             path,
@@ -87,7 +90,6 @@ impl State {
             queue: Mutex::new(Some(sender)),
             writer_thread: writer.thread().id(),
             writer: Mutex::new(Some(writer)),
-            database: RwLock::new(Some(database)),
         })))
     }
 
@@ -98,8 +100,9 @@ impl State {
     /// caller stops waiting.
     ///
     /// # Errors
-    /// The closure's own; [`StateError::Panicked`]; [`StateError::Commit`] and [`StateError::Failed`] when the
-    /// storage fails, after which it is unknown whether this write took place; [`StateError::Closed`].
+    /// The closure's own; [`StateError::Panicked`]; [`StateError::Commit`] and [`StateError::Storage`] when the
+    /// storage fails, after which it is unknown whether this write took place; [`StateError::Failed`] while the
+    /// file is not open again after that; [`StateError::Damaged`]; [`StateError::Closed`].
     pub async fn write<T: Send + 'static>(
         &self,
         act: impl Fn(&mut Tx<'_>) -> Result<T, StateError> + Send + 'static,
@@ -128,7 +131,8 @@ impl State {
     /// Runs the closure on a snapshot, off the async threads. It is to take 50 ms at most.
     ///
     /// # Errors
-    /// The closure's own; [`StateError::Storage`], [`StateError::Panicked`], [`StateError::Closed`].
+    /// The closure's own; [`StateError::Storage`], [`StateError::Damaged`], [`StateError::Failed`],
+    /// [`StateError::Panicked`], [`StateError::Closed`].
     pub async fn read<T: Send + 'static>(
         &self,
         act: impl FnOnce(&View<'_>) -> Result<T, StateError> + Send + 'static,
@@ -150,13 +154,29 @@ impl State {
         &self,
         act: impl FnOnce(&View<'_>) -> Result<T, StateError>,
     ) -> Result<T, StateError> {
-        // Held for the whole read, so that `close` waits for it and the file is really closed afterwards.
-        let database = self.0.database.read().unwrap_or_else(PoisonError::into_inner);
-        let database = database.as_ref().ok_or(StateError::Closed)?;
-        let snapshot =
-            database.begin_read().map_err(|error| StateError::storage("begin a snapshot", error))?;
+        // Held for the whole read, so that the file is really closed when `close` or the writer closes it.
+        let slot = self.0.shared.slot.read().unwrap_or_else(PoisonError::into_inner);
+        let (database, opening) = match &*slot {
+            Slot::Open { database, opening } => (database, *opening),
+            Slot::Down => return Err(StateError::Failed),
+            Slot::Closed => return Err(StateError::Closed),
+        };
+        let source = Source::new(&self.0.path);
         let started = Instant::now();
-        let result = act(&View::new(&snapshot));
+        let snapshot = source.ask("begin a snapshot", || {
+            database.begin_read().map_err(|error| StateError::storage("begin a snapshot", error))
+        });
+        let result = snapshot.and_then(|snapshot| {
+            let result = act(&View::new(&snapshot, &source));
+            let_go(snapshot);
+            result
+        });
+        if source.failed()
+            && let Some(queue) = &*lock(&self.0.queue)
+        {
+            // Redb answers nothing more until its file is opened again, which is the writer's to do.
+            _ = queue.send(Order::Reopen { opening });
+        }
         let elapsed = started.elapsed();
         if elapsed > SLOW_READ {
             tracing::warn!(
@@ -218,7 +238,11 @@ impl fmt::Debug for State {
 impl Inner {
     fn queue(&self, job: Box<dyn Job>) -> Result<(), StateError> {
         let queue = lock(&self.queue);
-        queue.as_ref().ok_or(StateError::Closed)?.send(job).map_err(|_| self.gone())
+        let queue = queue.as_ref().ok_or(StateError::Closed)?;
+        if self.shared.failed.load(Ordering::Acquire) {
+            return Err(StateError::Failed);
+        }
+        queue.send(Order::Run(job)).map_err(|_| self.gone())
     }
 
     /// Why a job got no answer.
@@ -235,7 +259,8 @@ impl Inner {
         {
             self.shared.failed.store(true, Ordering::Release);
         }
-        drop(self.database.write().unwrap_or_else(PoisonError::into_inner).take());
+        let mut slot = self.shared.slot.write().unwrap_or_else(PoisonError::into_inner);
+        let_go(std::mem::replace(&mut *slot, Slot::Closed));
     }
 }
 

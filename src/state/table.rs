@@ -5,6 +5,7 @@ use std::ops::Bound;
 
 use redb::ReadableTable;
 
+use super::damage::Source;
 use super::keys::{key_bytes, whole_key};
 use super::{Key, StateError, Value};
 
@@ -177,11 +178,12 @@ pub(super) fn visit_range(
 /// A snapshot: what was committed when the read began.
 pub struct View<'a> {
     snapshot: &'a redb::ReadTransaction,
+    source: &'a Source<'a>,
 }
 
 impl<'a> View<'a> {
-    pub(super) fn new(snapshot: &'a redb::ReadTransaction) -> Self {
-        Self { snapshot }
+    pub(super) fn new(snapshot: &'a redb::ReadTransaction, source: &'a Source<'a>) -> Self {
+        Self { snapshot, source }
     }
 
     fn open(&self, table: &'static str) -> Result<Option<OpenSnapshot>, StateError> {
@@ -195,15 +197,19 @@ impl<'a> View<'a> {
 
 impl Rows for View<'_> {
     fn row(&self, table: &'static str, key: &[u8]) -> Result<Option<Vec<u8>>, StateError> {
-        let Some(open) = self.open(table)? else { return Ok(None) };
-        let found =
-            open.get(key).map_err(|error| StateError::storage("read a row", error).in_table(table))?;
-        Ok(found.map(|value| value.value().to_vec()))
+        self.source.ask("read a row", || {
+            let Some(open) = self.open(table)? else { return Ok(None) };
+            let found =
+                open.get(key).map_err(|error| StateError::storage("read a row", error).in_table(table))?;
+            Ok(found.map(|value| value.value().to_vec()))
+        })
     }
 
     fn rows(&self, table: &'static str, bounds: &Bounds, visit: &mut Visit<'_>) -> Result<(), StateError> {
-        let Some(open) = self.open(table)? else { return Ok(()) };
-        visit_range(&open, bounds, visit).map_err(|error| error.in_table(table))
+        self.source.ask_rows(visit, |visit| {
+            let Some(open) = self.open(table)? else { return Ok(()) };
+            visit_range(&open, bounds, visit).map_err(|error| error.in_table(table))
+        })
     }
 }
 

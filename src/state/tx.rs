@@ -2,9 +2,11 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
 
 use redb::{ReadableTable, WriteTransaction};
 
+use super::damage::Source;
 use super::keys::key_bytes;
 use super::table::{Bounds, RawTable, Rows, Visit, get, scan, visit_range};
 use super::{Key, Read, Scan, StateError, Table, Value};
@@ -125,14 +127,21 @@ type OpenTable<'t> = redb::Table<'t, &'static [u8], &'static [u8]>;
 /// The write transaction that a batch of closures shares, with the tables it has opened.
 pub(super) struct Batch<'t> {
     transaction: &'t WriteTransaction,
+    source: Source<'t>,
     tables: RefCell<HashMap<&'static str, OpenTable<'t>>>,
     changed_bytes: usize,
     changed: bool,
 }
 
 impl<'t> Batch<'t> {
-    pub(super) fn new(transaction: &'t WriteTransaction) -> Self {
-        Self { transaction, tables: RefCell::default(), changed_bytes: 0, changed: false }
+    pub(super) fn new(transaction: &'t WriteTransaction, path: &'t Path) -> Self {
+        let (source, tables) = (Source::new(path), RefCell::default());
+        Self { transaction, source, tables, changed_bytes: 0, changed: false }
+    }
+
+    /// Whether the storage failed in a read of a closure, so that nothing may be committed.
+    pub(super) fn failed(&self) -> bool {
+        self.source.failed()
     }
 
     /// Whether there is anything to commit.
@@ -180,12 +189,16 @@ impl<'t> Batch<'t> {
 
 impl Rows for Batch<'_> {
     fn row(&self, table: &'static str, key: &[u8]) -> Result<Option<Vec<u8>>, StateError> {
-        self.with_table(table, |open| Ok(open.get(key)?.map(|value| value.value().to_vec())))?
-            .map_err(|error: redb::StorageError| StateError::storage("read a row", error).in_table(table))
+        self.source.ask("read a row", || {
+            self.with_table(table, |open| Ok(open.get(key)?.map(|value| value.value().to_vec())))?
+                .map_err(|error: redb::StorageError| StateError::storage("read a row", error).in_table(table))
+        })
     }
 
     fn rows(&self, table: &'static str, bounds: &Bounds, visit: &mut Visit<'_>) -> Result<(), StateError> {
-        self.with_table(table, |open| visit_range(open, bounds, visit))?
-            .map_err(|error| error.in_table(table))
+        self.source.ask_rows(visit, |visit| {
+            self.with_table(table, |open| visit_range(open, bounds, visit))?
+                .map_err(|error| error.in_table(table))
+        })
     }
 }

@@ -2,45 +2,45 @@
 
 use std::sync::atomic::Ordering;
 
-use super::super::{MAX_SCAN_ROWS, Raw, Read, Scan, State};
+use super::super::{MAX_SCAN_ROWS, Raw, Read, Scan, State, StateError};
 use super::backend::{Recorded, Step, replay};
 use super::{COUNTERS, ROWS, state_on};
 use crate::names::{Random, SeededRandom};
 
 const WRITES: u64 = 40;
 
-fn counter(view: &impl Read) -> u64 {
-    let raw = view.get(&COUNTERS, &"count".to_owned()).unwrap();
-    raw.map_or(0, |raw| u64::from_be_bytes(raw.0.try_into().unwrap()))
+fn counter(view: &impl Read) -> Result<u64, StateError> {
+    let raw = view.get(&COUNTERS, &"count".to_owned())?;
+    Ok(raw.map_or(0, |raw| u64::from_be_bytes(raw.0.try_into().unwrap())))
 }
 
 /// Adds row `n` and raises the counter to `n + 1`; the row is large enough to touch several pages.
-fn write_row(state: &State, n: u64) {
-    let put = state.write_blocking(move |tx| {
-        let count = counter(tx);
+pub(super) fn write_row(state: &State, n: u64) -> Result<(), StateError> {
+    state.write_blocking(move |tx| {
+        let count = counter(tx)?;
         tx.put(&ROWS, &("row".to_owned(), n), &Raw(vec![u8::try_from(n).unwrap(); 3_000]))?;
         tx.put(&COUNTERS, &"count".to_owned(), &Raw((count + 1).to_be_bytes().to_vec()))
-    });
-    put.unwrap();
+    })
+}
+
+/// Checks that the state holds a whole prefix of the writes, and says how long it is.
+pub(super) fn whole_rows(state: &State) -> Result<u64, StateError> {
+    state.read_blocking(|view| {
+        let count = counter(view)?;
+        let rows = view.scan(&ROWS, &Scan::all(), MAX_SCAN_ROWS)?;
+        assert_eq!(rows.len() as u64, count, "rows and counter were written together");
+        for (at, ((_, n), Raw(bytes))) in rows.into_iter().enumerate() {
+            assert_eq!(n, at as u64);
+            assert_eq!(bytes, vec![u8::try_from(n).unwrap(); 3_000]);
+        }
+        Ok(count)
+    })
 }
 
 /// Opens an image and checks that it holds a whole prefix of the writes, not shorter than what was acknowledged.
-fn audit(image: Vec<u8>, acknowledged: u64) -> u64 {
-    let state = state_on(Recorded::holding(image));
-    let count = state
-        .read_blocking(|view| {
-            let count = counter(view);
-            let rows = view.scan(&ROWS, &Scan::all(), MAX_SCAN_ROWS)?;
-            assert_eq!(rows.len() as u64, count, "rows and counter were written together");
-            for (at, ((_, n), Raw(bytes))) in rows.into_iter().enumerate() {
-                assert_eq!(n, at as u64);
-                assert_eq!(bytes, vec![u8::try_from(n).unwrap(); 3_000]);
-            }
-            Ok(count)
-        })
-        .unwrap();
+fn audit(image: Vec<u8>, acknowledged: u64) {
+    let count = whole_rows(&state_on(Recorded::holding(image))).unwrap();
     assert!(count >= acknowledged, "{acknowledged} were acknowledged, {count} are there");
-    count
 }
 
 #[test]
@@ -54,7 +54,7 @@ fn every_durable_image_holds_all_acknowledged_writes_and_no_half_of_one() {
 
     let state = state_on(backend.clone());
     for n in 0..WRITES {
-        write_row(&state, n);
+        write_row(&state, n).unwrap();
         backend.acknowledged.store(n + 1, Ordering::SeqCst);
     }
     let steps = backend.steps.lock().unwrap().clone();
@@ -85,33 +85,4 @@ fn every_durable_image_holds_all_acknowledged_writes_and_no_half_of_one() {
         }
     }
     assert!(images > WRITES, "each commit syncs at least once");
-}
-
-#[test]
-fn a_failed_commit_is_told_to_everybody_in_it_and_stops_the_state() {
-    let backend = Recorded::default();
-    let state = state_on(backend.clone());
-    write_row(&state, 0);
-    backend.fail_syncs.store(true, Ordering::SeqCst);
-    let (first, second) = tokio::runtime::Runtime::new().unwrap().block_on(async {
-        let put = |n: u64| state.write(move |tx| tx.put(&ROWS, &("row".to_owned(), n), &Raw(vec![])));
-        tokio::join!(put(1), put(2))
-    });
-    for outcome in [first, second] {
-        let code = outcome.unwrap_err().code();
-        assert!(["state_commit_failed", "state_failed"].contains(&code), "{code}");
-    }
-    // The disk works again, but nobody knows what is on it: only opening the file anew may go on.
-    backend.fail_syncs.store(false, Ordering::SeqCst);
-    let put = state.write_blocking(|tx| tx.put(&ROWS, &("row".to_owned(), 3), &Raw(vec![])));
-    assert_eq!(put.unwrap_err().code(), "state_failed");
-    assert!(state.stats().failed);
-    drop(state);
-    let steps = backend.steps.lock().unwrap().clone();
-    let mut image = Vec::new();
-    for step in &steps {
-        replay(&mut image, step);
-    }
-    let reopened = state_on(Recorded::holding(image));
-    assert_eq!(reopened.read_blocking(|view| Ok(counter(view))).unwrap(), 1);
 }

@@ -64,7 +64,7 @@ fn files_that_are_too_new_too_old_or_not_ours_are_refused_and_left_alone() {
         ("newer", "state_schema_newer"),
         ("older", "state_schema_too_old"),
         ("text", "state_not_ours"),
-        ("empty", "state_not_ours"),
+        ("empty", "state_damaged"),
         ("foreign", "state_not_ours"),
     ] {
         let error = State::open(&path(name), Faults::none()).unwrap_err();
