@@ -1,5 +1,7 @@
 //! What can go wrong with blobs.
 
+use std::sync::Arc;
+
 use crate::names::{Digest, UploadId};
 use crate::state::StateError;
 
@@ -43,8 +45,15 @@ pub enum BlobError {
         cap: u64,
     },
     /// An earlier write or sync of this upload failed, so that nothing of it can be trusted.
-    #[error("upload {0} failed before and takes no more")]
-    Spoiled(UploadId),
+    #[error("upload {id} failed before and takes no more: {why}")]
+    Spoiled {
+        /// The upload.
+        id: UploadId,
+        /// The first failure, in one line.
+        why: Arc<str>,
+        /// It was that the disk is full.
+        disk_full: bool,
+    },
     /// Another request is writing to the upload.
     #[error("upload {0} is being written by another request")]
     UploadBusy(UploadId),
@@ -62,13 +71,14 @@ impl BlobError {
     pub fn code(&self) -> &'static str {
         match self {
             Self::State(error) => error.code(),
+            _ if self.is_disk_full() => "disk_full",
             Self::Io { .. } => "blob_io_failed",
             Self::DigestMismatch { .. } => "blob_digest_mismatch",
             Self::Unknown(_) => "blob_unknown",
             Self::Missing(_) => "blob_missing",
             Self::Damaged(_) => "blob_damaged",
             Self::TooLarge { .. } => "blob_too_large",
-            Self::Spoiled(_) => "upload_spoiled",
+            Self::Spoiled { .. } => "upload_spoiled",
             Self::UploadBusy(_) => "upload_busy",
             Self::UploadDamaged(_) => "upload_damaged",
             Self::Stopping => "stopping",
@@ -80,14 +90,27 @@ impl BlobError {
     pub fn hint(&self) -> Option<String> {
         let text = match self {
             Self::State(error) => return error.hint(),
+            _ if self.is_disk_full() => "free space on the disk of the root, then send the content again",
             Self::Io { .. } => "check the permissions and the free space of the folder",
             Self::DigestMismatch { .. } => "send the content again, whole, with its own digest",
             Self::Missing(_) | Self::Damaged(_) => "check the disk, and push or fetch the content again",
-            Self::Spoiled(_) | Self::UploadDamaged(_) => "start a new upload",
+            Self::Spoiled { .. } | Self::UploadDamaged(_) => "start a new upload",
             Self::UploadBusy(_) => "wait for the other request, then ask for the offset",
             Self::Unknown(_) | Self::TooLarge { .. } | Self::Stopping => return None,
         };
         Some(text.to_owned())
+    }
+
+    /// Tells whether there is no room for more bytes: the disk is full, or a quota is used up.
+    #[must_use]
+    pub fn is_disk_full(&self) -> bool {
+        match self {
+            Self::Io { source, .. } => {
+                matches!(source.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded)
+            }
+            Self::Spoiled { disk_full, .. } => *disk_full,
+            _ => false,
+        }
     }
 
     pub(super) fn io(step: &'static str) -> impl Fn(std::io::Error) -> Self {

@@ -119,7 +119,7 @@ pub(super) fn sweep_unnamed(store: &Inner) -> Result<u64, BlobError> {
     Ok(swept)
 }
 
-fn remove_if_there(path: &std::path::Path) -> Result<(), BlobError> {
+pub(super) fn remove_if_there(path: &std::path::Path) -> Result<(), BlobError> {
     match fs_err::remove_file(path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             Err(BlobError::Io { step: "remove an unfinished upload", source: error })

@@ -31,8 +31,13 @@ pub struct Writer {
 enum Lane {
     Idle(Box<Sink>),
     Busy(JoinHandle<Result<Box<Sink>, BlobError>>),
+    /// The sink is being waited for; it is here or gone when the wait has ended.
+    Away,
     /// A write failed: nothing more is taken, nothing is claimed.
-    Spoiled,
+    Spoiled {
+        why: Arc<str>,
+        disk_full: bool,
+    },
 }
 
 /// Bytes that came and are not with the sink yet.
@@ -93,6 +98,9 @@ impl Writer {
 
     /// Takes the next piece; waits while the disk is behind.
     ///
+    /// Safe to cancel: the piece is taken, and counted in [`Writer::written`], before anything is waited for. Whoever
+    /// drops the call in between must not send that piece again.
+    ///
     /// # Errors
     /// [`BlobError::Io`] when an earlier piece could not be written, [`BlobError::Spoiled`] after that.
     pub async fn write(&mut self, piece: Bytes) -> Result<(), BlobError> {
@@ -119,14 +127,31 @@ impl Writer {
     /// The sink, once the batch that is being written has ended.
     async fn sink(&mut self) -> Result<Box<Sink>, BlobError> {
         if let Lane::Busy(batch) = &mut self.lane {
-            let ended = batch.await;
-            self.lane = Lane::Spoiled;
-            self.lane = Lane::Idle(ended.map_err(|_| BlobError::Stopping)??);
+            match batch.await {
+                Ok(Ok(sink)) => self.lane = Lane::Idle(sink),
+                Ok(Err(error)) => return Err(self.spoil(error)),
+                Err(_) => return Err(self.spoil(BlobError::Stopping)),
+            }
         }
-        match std::mem::replace(&mut self.lane, Lane::Spoiled) {
+        match std::mem::replace(&mut self.lane, Lane::Away) {
             Lane::Idle(sink) => Ok(sink),
-            _ => Err(BlobError::Spoiled(self.id.clone())),
+            Lane::Spoiled { why, disk_full } => {
+                self.lane = Lane::Spoiled { why: Arc::clone(&why), disk_full };
+                Err(BlobError::Spoiled { id: self.id.clone(), why, disk_full })
+            }
+            Lane::Away | Lane::Busy(_) => Err(BlobError::Stopping),
         }
+    }
+
+    /// Remembers and logs the first failure, which those after it only follow from.
+    fn spoil(&mut self, error: BlobError) -> BlobError {
+        let why: Arc<str> = match std::error::Error::source(&error) {
+            Some(source) => format!("{error}: {source}").into(),
+            None => error.to_string().into(),
+        };
+        tracing::error!(upload.id = %self.id, error = %why, "an upload is lost, as its bytes could not be written");
+        self.lane = Lane::Spoiled { why, disk_full: error.is_disk_full() };
+        error
     }
 
     /// Makes what came a blob: synced, renamed, its folder synced; or kept in memory for `link` when it is small.
@@ -192,7 +217,18 @@ impl Writer {
     /// # Errors
     /// [`BlobError::Io`] or [`BlobError::State`] when its traces could not be removed; the sweep does it then.
     pub async fn discard(mut self) -> Result<(), BlobError> {
-        let mut sink = self.sink().await?;
+        let mut sink = match self.sink().await {
+            Ok(sink) => sink,
+            // The sink went with its failed write; what a record still names goes here.
+            Err(_) if matches!(self.lane, Lane::Spoiled { .. }) => {
+                uploads::forget(&self.store.state, self.id.clone()).await?;
+                let path = self.store.layout.upload(&self.id);
+                return spawn_blocking(move || uploads::remove_if_there(&path))
+                    .await
+                    .map_err(|_| BlobError::Stopping)?;
+            }
+            Err(error) => return Err(error),
+        };
         if sink.is_recorded() {
             uploads::forget(&self.store.state, self.id).await?;
         }
