@@ -11,7 +11,7 @@
 //!   whether anything exists.
 //! - Clients write only to repositories that [`repos::writable`](crate::repos::writable) gives them.
 //! - An answer that says "created" comes after the commit of the record.
-//! - An upload is used by one request at a time. A request that ends early leaves it at a whole piece (a writer takes
+//! - An upload is used by one request at a time; one for which nothing comes leaves it to the next. A request that ends early leaves it at a whole piece (a writer takes
 //!   a piece before it first waits); one whose bytes failed to be written is never continued.
 //!
 //! *Source*: OCI distribution specification.

@@ -119,6 +119,9 @@ pub enum RegistryError {
     /// Too many uploads are being written at this moment.
     #[error("too many uploads are being written at this moment; try again")]
     TooManyUploads,
+    /// Another request wanted the upload while this one had nothing to write.
+    #[error("another request took the upload over while no byte came on this one")]
+    Interrupted,
     /// The connection broke, or was too slow, in the middle of the body.
     #[error("the body broke off: {0}")]
     BodyBroken(#[source] std::io::Error),
@@ -139,9 +142,10 @@ impl RegistryError {
             Self::NameUnknown { .. } => "NAME_UNKNOWN",
             Self::BlobUnknown { .. } => "BLOB_UNKNOWN",
             Self::UploadUnknown => "BLOB_UPLOAD_UNKNOWN",
-            Self::UploadInvalid { .. } | Self::OutOfOrder { .. } | Self::BodyBroken(_) => {
-                "BLOB_UPLOAD_INVALID"
-            }
+            Self::UploadInvalid { .. }
+            | Self::OutOfOrder { .. }
+            | Self::Interrupted
+            | Self::BodyBroken(_) => "BLOB_UPLOAD_INVALID",
             Self::RangeInvalid { .. } => "RANGE_INVALID",
             Self::DigestInvalid(_) | Self::DigestMissing | Self::DigestMismatch { .. } => "DIGEST_INVALID",
             Self::SizeInvalid { .. } | Self::ManifestTooLarge { .. } => "SIZE_INVALID",
@@ -165,6 +169,13 @@ impl RegistryError {
                 Some("names begin with a repository of this registry: local, packages or pantry")
             }
             Self::Denied { .. } => Some("push below local/"),
+            Self::UploadUnknown => Some("POST to `…/blobs/uploads/` begins one"),
+            Self::OutOfOrder { .. } | Self::Interrupted | Self::BodyBroken(_) => {
+                Some("GET the upload's location tells where to go on")
+            }
+            Self::Unauthorized => {
+                Some("show a token as `Authorization: Bearer pty_…`, or as the password of Basic")
+            }
             Self::ManifestBlobUnknown { .. } => Some("push the blobs and child manifests first"),
             _ => None,
         }

@@ -1,11 +1,13 @@
 //! Uploads that are under way: in memory while they are used, put aside as records when they are not.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
+use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard, watch};
 
 use super::RegistryError;
 use crate::blobs::{Blobs, Writer};
@@ -20,6 +22,9 @@ const LIFETIME: Duration = Duration::from_hours(24);
 const SWEEP_EVERY: Duration = Duration::from_hours(1);
 /// So many uploads are kept open; the one idle longest makes room.
 const OPEN_CAP: usize = 256;
+
+/// A request that gets no byte for so long leaves its upload to the next one that wants to write to it.
+const GRACE: Duration = Duration::from_secs(1);
 
 /// Uploads that were put aside, by id; the bytes and the hash state are with `blobs`.
 const UPLOADS: Table<UploadId, UploadRecord> = Table::new("registry.uploads");
@@ -49,19 +54,107 @@ pub(super) struct Sessions {
 struct Entry {
     repo: RepoName,
     slot: Arc<AsyncMutex<Slot>>,
+    standing: Arc<Standing>,
     touched: Millis,
 }
 
+/// What can be known and asked of an upload while a request uses it.
+#[derive(Default)]
+struct Standing {
+    /// How many bytes are in.
+    received: AtomicU64,
+    wanted: watch::Sender<Wanted>,
+}
+
+/// How many requests wait for an upload.
+#[derive(Clone, Copy, Debug, Default)]
+struct Wanted {
+    to_write: usize,
+    to_end: usize,
+}
+
+/// What a request wants an upload for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// To write to it: whoever uses it may go on while its bytes come.
+    Write,
+    /// To end it: whoever uses it stops.
+    End,
+}
+
+/// Counts as waiting for as long as it lives.
+struct Waiting<'a>(&'a Standing, Purpose);
+
+impl<'a> Waiting<'a> {
+    fn new(standing: &'a Standing, purpose: Purpose) -> Self {
+        standing.wanted.send_modify(|wanted| *wanted.of(purpose) += 1);
+        Self(standing, purpose)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.wanted.send_modify(|wanted| *wanted.of(self.1) -= 1);
+    }
+}
+
+impl Wanted {
+    fn of(&mut self, purpose: Purpose) -> &mut usize {
+        match purpose {
+            Purpose::Write => &mut self.to_write,
+            Purpose::End => &mut self.to_end,
+        }
+    }
+}
+
+/// An upload in the hand of one request.
+pub(super) struct Held {
+    slot: OwnedMutexGuard<Slot>,
+    standing: Arc<Standing>,
+}
+
+impl Held {
+    /// The writer, which is there for as long as the slot is held.
+    pub(super) fn writer(&mut self) -> Result<&mut Writer, RegistryError> {
+        self.slot.writer()
+    }
+
+    /// Takes the next piece, and lets others know.
+    pub(super) async fn write(&mut self, piece: Bytes) -> Result<(), RegistryError> {
+        let Self { slot, standing } = self;
+        let writer = slot.writer()?;
+        // Told beforehand: the writer takes it at once, also when this request ends before the call does.
+        standing.received.store(writer.written() + piece.len() as u64, Ordering::Release);
+        Ok(writer.write(piece).await?)
+    }
+
+    /// Resolves when this request should leave the upload to another, no byte having come since it was called.
+    pub(super) async fn called_off(&self) {
+        let mut wanted = self.standing.wanted.subscribe();
+        loop {
+            // The sender is in `standing`, which lives.
+            let now = wanted.wait_for(|wanted| wanted.to_end + wanted.to_write > 0).await;
+            if now.is_ok_and(|now| now.to_end > 0) {
+                return;
+            }
+            let ending =
+                tokio::time::timeout(GRACE, wanted.wait_for(|wanted| wanted.to_end > 0)).await.is_ok();
+            if ending || wanted.borrow().to_write > 0 {
+                return;
+            }
+        }
+    }
+}
+
 /// What one request at a time works on.
-pub(super) struct Slot {
+struct Slot {
     writer: Option<Writer>,
     /// A record of it exists, which its end must remove.
     recorded: bool,
 }
 
 impl Slot {
-    /// The writer, which is there for as long as the slot is held.
-    pub(super) fn writer(&mut self) -> Result<&mut Writer, RegistryError> {
+    fn writer(&mut self) -> Result<&mut Writer, RegistryError> {
         self.writer.as_mut().ok_or(RegistryError::UploadUnknown)
     }
 }
@@ -92,32 +185,51 @@ impl Sessions {
     }
 
     fn insert(&self, id: UploadId, repo: RepoName, writer: Writer, recorded: bool) {
-        let slot = Slot { writer: Some(writer), recorded };
-        let entry = Entry { repo, slot: Arc::new(AsyncMutex::new(slot)), touched: self.clock.now() };
+        let standing = Arc::new(Standing::default());
+        standing.received.store(writer.written(), Ordering::Release);
+        let slot = Arc::new(AsyncMutex::new(Slot { writer: Some(writer), recorded }));
+        let entry = Entry { repo, slot, standing, touched: self.clock.now() };
         self.map().insert(id, entry);
     }
 
-    /// Takes hold of an upload of this repository, waiting for the request that uses it.
+    /// Takes hold of an upload of this repository; a request that uses it is called off, or waited for.
     pub(super) async fn hold(
         &self,
         repo: &RepoName,
         id: &UploadId,
-    ) -> Result<OwnedMutexGuard<Slot>, RegistryError> {
+        purpose: Purpose,
+    ) -> Result<Held, RegistryError> {
         // A slot can be put aside while one waits for it; the second round finds it again.
         for _ in 0..3 {
-            let Some(slot) = self.find(repo, id)? else {
+            let Some((slot, standing)) = self.find(repo, id)? else {
                 self.resume(repo, id).await?;
                 continue;
             };
-            let held = slot.lock_owned().await;
-            if held.writer.is_some() {
-                return Ok(held);
+            let waiting = Waiting::new(&standing, purpose);
+            let slot = slot.lock_owned().await;
+            drop(waiting);
+            if slot.writer.is_some() {
+                return Ok(Held { slot, standing });
             }
         }
         Err(RegistryError::UploadUnknown)
     }
 
-    fn find(&self, repo: &RepoName, id: &UploadId) -> Result<Option<Arc<AsyncMutex<Slot>>>, RegistryError> {
+    /// How many bytes are in an upload of this repository; waits for nobody.
+    pub(super) async fn received(&self, repo: &RepoName, id: &UploadId) -> Result<u64, RegistryError> {
+        if self.find(repo, id)?.is_none() {
+            self.resume(repo, id).await?;
+        }
+        let (_, standing) = self.find(repo, id)?.ok_or(RegistryError::UploadUnknown)?;
+        Ok(standing.received.load(Ordering::Acquire))
+    }
+
+    #[allow(clippy::type_complexity, reason = "both are shared with the entry; a name would say no more")]
+    fn find(
+        &self,
+        repo: &RepoName,
+        id: &UploadId,
+    ) -> Result<Option<(Arc<AsyncMutex<Slot>>, Arc<Standing>)>, RegistryError> {
         let now = self.clock.now();
         let mut map = self.map();
         let Some(entry) = map.get_mut(id) else { return Ok(None) };
@@ -125,7 +237,7 @@ impl Sessions {
             return Err(RegistryError::UploadUnknown);
         }
         entry.touched = now;
-        Ok(Some(entry.slot.clone()))
+        Ok(Some((entry.slot.clone(), entry.standing.clone())))
     }
 
     /// Makes a session of a record again.
@@ -146,22 +258,14 @@ impl Sessions {
     }
 
     /// Takes the writer out for good; the session is gone whatever comes of it.
-    pub(super) fn take(
-        &self,
-        id: &UploadId,
-        mut held: OwnedMutexGuard<Slot>,
-    ) -> Result<Taken, RegistryError> {
+    pub(super) fn take(&self, id: &UploadId, mut held: Held) -> Result<Taken, RegistryError> {
         self.map().remove(id);
-        let writer = held.writer.take().ok_or(RegistryError::UploadUnknown)?;
-        Ok(Taken { writer, recorded: held.recorded })
+        let writer = held.slot.writer.take().ok_or(RegistryError::UploadUnknown)?;
+        Ok(Taken { writer, recorded: held.slot.recorded })
     }
 
     /// Ends an upload without a blob.
-    pub(super) async fn cancel(
-        &self,
-        id: &UploadId,
-        held: OwnedMutexGuard<Slot>,
-    ) -> Result<(), RegistryError> {
+    pub(super) async fn cancel(&self, id: &UploadId, held: Held) -> Result<(), RegistryError> {
         let taken = self.take(id, held)?;
         taken.writer.discard().await?;
         if taken.recorded {

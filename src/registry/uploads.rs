@@ -1,10 +1,9 @@
 //! Blobs coming in: begin, append, close, status, cancel, mount.
 
 use futures_util::StreamExt as _;
-use tokio::sync::OwnedMutexGuard;
 
 use super::naming::{allow, digest};
-use super::sessions::{Slot, forget};
+use super::sessions::{Held, Purpose, forget};
 use super::{Body, Inner, Registry, RegistryError, parse_content_range};
 use crate::access::{Action, Principal};
 use crate::blobs::{BlobError, Writer};
@@ -117,7 +116,7 @@ impl Registry {
         chunk: Chunk<'_>,
     ) -> Result<Upload, RegistryError> {
         let (repo, id) = self.0.upload(who, name, id)?;
-        let mut held = self.0.sessions.hold(&repo, &id).await?;
+        let mut held = self.0.sessions.hold(&repo, &id, Purpose::Write).await?;
         let length = place(&repo, &id, &mut held, &chunk)?;
         if let Err(error) = append(&mut held, chunk.body, length).await {
             return Err(self.0.after_failure(&id, held, error).await);
@@ -139,7 +138,7 @@ impl Registry {
     ) -> Result<BlobCreated, RegistryError> {
         let (repo, id) = self.0.upload(who, name, id)?;
         let expected = digest(expected.ok_or(RegistryError::DigestMissing)?)?;
-        let mut held = self.0.sessions.hold(&repo, &id).await?;
+        let mut held = self.0.sessions.hold(&repo, &id, Purpose::Write).await?;
         let length = place(&repo, &id, &mut held, &chunk)?;
         if let Err(error) = append(&mut held, chunk.body, length).await {
             return Err(self.0.after_failure(&id, held, error).await);
@@ -160,8 +159,7 @@ impl Registry {
         id: &str,
     ) -> Result<Upload, RegistryError> {
         let (repo, id) = self.0.upload(who, name, id)?;
-        let mut held = self.0.sessions.hold(&repo, &id).await?;
-        let received = held.writer()?.written();
+        let received = self.0.sessions.received(&repo, &id).await?;
         Ok(Upload { repo, id, received })
     }
 
@@ -171,7 +169,7 @@ impl Registry {
     /// [`RegistryError::UploadUnknown`] when there is none of this id in this repository.
     pub async fn cancel_upload(&self, who: &Principal, name: &str, id: &str) -> Result<(), RegistryError> {
         let (repo, id) = self.0.upload(who, name, id)?;
-        let held = self.0.sessions.hold(&repo, &id).await?;
+        let held = self.0.sessions.hold(&repo, &id, Purpose::End).await?;
         self.0.sessions.cancel(&id, held).await
     }
 }
@@ -185,12 +183,7 @@ impl Inner {
 
     /// After a failed write or sync nobody can vouch for the bytes: the upload ends. After what the client did wrong
     /// it goes on.
-    async fn after_failure(
-        &self,
-        id: &UploadId,
-        held: OwnedMutexGuard<Slot>,
-        error: RegistryError,
-    ) -> RegistryError {
+    async fn after_failure(&self, id: &UploadId, held: Held, error: RegistryError) -> RegistryError {
         if matches!(error, RegistryError::Blobs(_))
             && let Err(second) = self.sessions.cancel(id, held).await
         {
@@ -213,7 +206,9 @@ impl Inner {
                 }
             }
         };
-        writer.discard().await?;
+        if let Err(second) = writer.discard().await {
+            tracing::warn!(error = %second, "an upload that failed could not be removed");
+        }
         Err(failed)
     }
 
@@ -289,7 +284,7 @@ impl Inner {
 fn place(
     repo: &RepoName,
     id: &UploadId,
-    held: &mut Slot,
+    held: &mut Held,
     chunk: &Chunk<'_>,
 ) -> Result<Option<u64>, RegistryError> {
     let Some(header) = chunk.content_range else { return Ok(None) };
@@ -307,20 +302,23 @@ fn place(
 }
 
 /// Writes a body to the end of an upload. With a `length` it must have exactly so many bytes.
-async fn append(
-    held: &mut OwnedMutexGuard<Slot>,
-    mut body: Body,
-    length: Option<u64>,
-) -> Result<(), RegistryError> {
+async fn append(held: &mut Held, mut body: Body, length: Option<u64>) -> Result<(), RegistryError> {
     let mut left = length;
-    while let Some(piece) = body.next().await {
+    loop {
+        let piece = tokio::select! {
+            // What has come is taken first.
+            biased;
+            piece = body.next() => piece,
+            () = held.called_off() => return Err(RegistryError::Interrupted),
+        };
+        let Some(piece) = piece else { break };
         let piece = piece.map_err(RegistryError::BodyBroken)?;
         if let Some(left) = &mut left {
             *left = left
                 .checked_sub(piece.len() as u64)
                 .ok_or(RegistryError::SizeInvalid { why: "the body is longer than `Content-Range` says" })?;
         }
-        held.writer()?.write(piece).await?;
+        held.write(piece).await?;
     }
     match left {
         None | Some(0) => Ok(()),

@@ -1,11 +1,14 @@
-//! Bodies: streamed with a deadline for each piece, or collected under a cap.
+//! Bodies: streamed with a deadline for each piece, or collected under a cap and a budget that all share.
 
 use std::io;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use axum::body::Body;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _, stream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
 
 use super::errors::{ApiError, ApiResult};
 
@@ -13,6 +16,72 @@ use super::errors::{ApiError, ApiResult};
 const IDLE: Duration = Duration::from_mins(1);
 /// What is beyond a cap is read and dropped up to here, so that a client that sends before it listens gets the answer.
 const DROP_BYTES: u64 = 256 * 1024 * 1024;
+
+/// All collected bodies together have so many bytes in memory at most, apart from what each has for free.
+const BUDGET_BYTES: usize = 32 * 1024 * 1024;
+/// So much of each body is free: no more than its connection holds anyway, and what small requests need also while
+/// others have used up the budget.
+const FREE_BYTES: usize = 16 * 1024;
+/// What the budget is counted in.
+const UNIT_BYTES: usize = 4 * 1024;
+
+/// The budget of this process.
+static BUDGET: LazyLock<Budget> =
+    LazyLock::new(|| Budget::new(BUDGET_BYTES, Duration::from_secs(2), Duration::from_secs(30)));
+
+/// How much memory collected bodies may have, and how long they may keep it before they are whole.
+pub(super) struct Budget {
+    units: Arc<Semaphore>,
+    /// A body waits for memory so long, and is then refused.
+    wait: Duration,
+    /// All of a body must come within this.
+    whole_within: Duration,
+}
+
+impl Budget {
+    fn new(bytes: usize, wait: Duration, whole_within: Duration) -> Self {
+        Self { units: Arc::new(Semaphore::new(bytes / UNIT_BYTES)), wait, whole_within }
+    }
+}
+
+/// A body that is being collected, with its share of the budget; the share goes back with the last of its bytes.
+#[derive(Default)]
+struct Share {
+    bytes: Vec<u8>,
+    units: Option<OwnedSemaphorePermit>,
+}
+
+impl AsRef<[u8]> for Share {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Share {
+    /// Appends a piece; `false` when there is no memory for it within the budget's wait.
+    async fn push(&mut self, piece: &[u8], cap: u64, budget: &Budget) -> bool {
+        let length = self.bytes.len() + piece.len();
+        if length > self.bytes.capacity() {
+            // Doubled, as a body of many pieces would else be copied for each; and what is counted is what is reserved.
+            let most = usize::try_from(cap).unwrap_or(usize::MAX);
+            let capacity = length.max(FREE_BYTES.min(most)).max((self.bytes.capacity() * 2).min(most));
+            let have = self.units.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
+            let more = capacity.saturating_sub(FREE_BYTES).div_ceil(UNIT_BYTES).saturating_sub(have);
+            if more > 0 {
+                let more = u32::try_from(more).unwrap_or(u32::MAX);
+                let acquired = budget.units.clone().acquire_many_owned(more);
+                let Ok(Ok(units)) = tokio::time::timeout(budget.wait, acquired).await else { return false };
+                match &mut self.units {
+                    Some(all) => all.merge(units),
+                    none => *none = Some(units),
+                }
+            }
+            self.bytes.reserve_exact(capacity - self.bytes.len());
+        }
+        self.bytes.extend_from_slice(piece);
+        true
+    }
+}
 
 /// The body as pieces; one that doesn't come in time is an error.
 pub(super) fn pieces(body: Body) -> stream::BoxStream<'static, io::Result<Bytes>> {
@@ -39,38 +108,53 @@ pub(super) enum Collected {
     Whole(Bytes),
     /// It is larger than the cap; what came was dropped.
     TooLarge,
-    /// It broke off.
+    /// Other bodies have all the memory that there is for them; what came was dropped.
+    Busy,
+    /// It broke off, or took too long.
     Broken(io::Error),
 }
 
-/// The whole body when it has `cap` bytes at most. Never holds more than that.
-pub(super) async fn collect(
+/// The whole body when it has `cap` bytes at most. Never holds more than that, nor more than all bodies may.
+pub(super) async fn collect(pieces: impl Stream<Item = io::Result<Bytes>> + Unpin, cap: u64) -> Collected {
+    collect_within(&BUDGET, pieces, cap).await
+}
+
+async fn collect_within(
+    budget: &Budget,
     mut pieces: impl Stream<Item = io::Result<Bytes>> + Unpin,
     cap: u64,
 ) -> Collected {
-    let mut whole = BytesMut::new();
-    let mut over = false;
+    let deadline = Instant::now() + budget.whole_within;
+    let mut share = Share::default();
+    // Set when the answer is clear; what still comes is then dropped.
+    let mut refused = None;
     let mut seen = 0_u64;
-    while let Some(piece) = pieces.next().await {
-        match piece {
+    loop {
+        let piece = match tokio::time::timeout_at(deadline, pieces.next()).await {
+            Ok(None) => break,
+            Ok(Some(Ok(piece))) => piece,
             // Its end is of no interest any more when the answer is clear.
-            Err(_) if over => break,
-            Err(error) => return Collected::Broken(error),
-            Ok(piece) => {
-                seen += piece.len() as u64;
-                if seen <= cap {
-                    whole.extend_from_slice(&piece);
-                } else {
-                    over = true;
-                    whole = BytesMut::new();
-                }
-                if seen > cap.saturating_add(DROP_BYTES) {
-                    break;
-                }
+            _ if refused.is_some() => break,
+            Ok(Some(Err(error))) => return Collected::Broken(error),
+            Err(_) => {
+                let slow = io::Error::new(io::ErrorKind::TimedOut, "it took too long to come");
+                return Collected::Broken(slow);
             }
+        };
+        seen += piece.len() as u64;
+        if seen > cap {
+            refused = Some(Collected::TooLarge);
+        } else if refused.is_none() && !share.push(&piece, cap, budget).await {
+            refused = Some(Collected::Busy);
+        }
+        if refused.is_some() {
+            share = Share::default();
+        }
+        if seen > cap.saturating_add(DROP_BYTES) {
+            break;
         }
     }
-    if over { Collected::TooLarge } else { Collected::Whole(whole.freeze()) }
+    refused.unwrap_or_else(|| Collected::Whole(Bytes::from_owner(share)))
 }
 
 /// The whole body, or the error that a handler answers.
@@ -78,8 +162,10 @@ pub(super) async fn collect_or_refuse(body: Body, cap: u64) -> ApiResult<Bytes> 
     match collect(pieces(body), cap).await {
         Collected::Whole(bytes) => Ok(bytes),
         Collected::TooLarge => Err(ApiError::too_large(cap)),
+        Collected::Busy => Err(ApiError::busy("too_many_requests")),
         Collected::Broken(error) => {
-            Err(ApiError::invalid("body_incomplete", format!("the body broke off: {error}")))
+            Err(ApiError::invalid("body_incomplete", format!("the body broke off: {error}"))
+                .hint("send all of it, as long as `Content-Length` says, within half a minute"))
         }
     }
 }
@@ -88,6 +174,9 @@ pub(super) async fn collect_or_refuse(body: Body, cap: u64) -> ApiResult<Bytes> 
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+
+    const LONG: Duration = Duration::from_mins(1);
+    const SHORT: Duration = Duration::from_millis(20);
 
     fn repeated(piece: usize, times: usize) -> impl Stream<Item = io::Result<Bytes>> + Unpin {
         let piece = Bytes::from(vec![7; piece]);
@@ -107,5 +196,42 @@ mod tests {
     async fn a_body_that_breaks_off_is_not_taken_for_a_whole_one() {
         let broken = stream::iter([Ok(Bytes::from_static(b"x")), Err(io::Error::other("gone"))]);
         assert!(matches!(collect(broken, 100).await, Collected::Broken(_)));
+    }
+
+    #[tokio::test]
+    async fn bodies_share_one_budget_and_small_ones_need_none() {
+        let budget = Budget::new(1 << 20, SHORT, LONG);
+        let held = collect_within(&budget, repeated(100_000, 9), 1_000_000).await;
+        let Collected::Whole(held) = held else { panic!("{held:?}") };
+        assert!(budget.units.available_permits() * UNIT_BYTES < 200_000);
+        let other = || collect_within(&budget, repeated(100_000, 5), 8 << 20);
+        assert!(matches!(other().await, Collected::Busy));
+        let small = collect_within(&budget, repeated(1_000, 16), 8 << 20).await;
+        assert!(matches!(&small, Collected::Whole(bytes) if bytes.len() == 16_000));
+        // A part of the bytes keeps all of them in memory, and so their share.
+        let part = held.slice(..10);
+        drop(held);
+        assert!(matches!(other().await, Collected::Busy));
+        drop(part);
+        assert!(matches!(other().await, Collected::Whole(bytes) if bytes[..] == [7; 500_000]));
+        assert_eq!(budget.units.available_permits(), (1 << 20) / UNIT_BYTES);
+    }
+
+    #[tokio::test]
+    async fn a_body_waits_for_the_memory_of_another() {
+        let budget = Budget::new(1 << 20, LONG, LONG);
+        let held = collect_within(&budget, repeated(100_000, 9), 1_000_000).await;
+        let other = collect_within(&budget, repeated(100_000, 5), 8 << 20);
+        let (other, ()) = tokio::join!(other, async { drop(held) });
+        assert!(matches!(other, Collected::Whole(bytes) if bytes.len() == 500_000));
+    }
+
+    #[tokio::test]
+    async fn a_body_that_stalls_gives_its_memory_back() {
+        let budget = Budget::new(1 << 20, SHORT, SHORT);
+        let stalled = repeated(100_000, 5).chain(stream::pending());
+        let outcome = collect_within(&budget, stalled, 8 << 20).await;
+        assert!(matches!(outcome, Collected::Broken(error) if error.kind() == io::ErrorKind::TimedOut));
+        assert_eq!(budget.units.available_permits(), (1 << 20) / UNIT_BYTES);
     }
 }

@@ -95,15 +95,42 @@ impl ApiError {
     pub(super) fn internal(code: &'static str, error: &dyn std::error::Error) -> Self {
         let mut chain = error.to_string();
         let mut source = error.source();
+        let mut full = false;
         while let Some(next) = source {
+            full |= next.downcast_ref::<std::io::Error>().is_some_and(|error| {
+                matches!(error.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded)
+            });
             chain.push_str(": ");
             chain.push_str(&next.to_string());
             source = next.source();
         }
         let detail = "something failed inside; the log has more under this request id";
-        let mut own = Self::new(StatusCode::INTERNAL_SERVER_ERROR, code, detail);
+        let mut own =
+            if full { Self::disk_full() } else { Self::new(StatusCode::INTERNAL_SERVER_ERROR, code, detail) };
         own.0.internal = Some(chain);
         own
+    }
+
+    /// What failed below a blob, of which the client may know only what it can act on.
+    fn blobs(error: &BlobError) -> Self {
+        match error {
+            BlobError::UploadBusy(_) => {
+                Self::new(StatusCode::CONFLICT, error.code(), "another request is using the upload")
+                    .maybe_hint(error.hint())
+            }
+            _ if error.is_disk_full() => {
+                let mut own = Self::disk_full();
+                own.0.internal = Self::internal(error.code(), error).0.internal;
+                own
+            }
+            _ => Self::internal(error.code(), error),
+        }
+    }
+
+    fn disk_full() -> Self {
+        let detail = "the server has no room for these bytes: its disk is full";
+        Self::new(StatusCode::INSUFFICIENT_STORAGE, "disk_full", detail)
+            .hint("free space on the disk of the root, then send the content again")
     }
 
     pub(super) fn panicked(message: &str) -> Self {
@@ -126,7 +153,8 @@ impl ApiError {
             StatusCode::METHOD_NOT_ALLOWED,
             "method_not_allowed",
             "this path does not answer this method",
-        );
+        )
+        .hint("the answer's `Allow` lists the methods");
         match allowed {
             Some(allowed) => own.with_header(header::ALLOW, allowed),
             None => own,
@@ -140,7 +168,17 @@ impl ApiError {
     }
 
     pub(super) fn wrong_credentials() -> Self {
-        Self::new(StatusCode::UNAUTHORIZED, "unauthorized", "these credentials are not valid").challenged()
+        Self::new(StatusCode::UNAUTHORIZED, "unauthorized", "these credentials are not valid")
+            .hint("show a token of this server as `Authorization: Bearer pty_…`, or as the password of Basic")
+            .challenged()
+    }
+
+    /// What may be in memory at once is used up; `code` is that of the path's form.
+    pub(super) fn busy(code: &'static str) -> Self {
+        let detail = "other requests have all the memory that there is for bodies at this moment";
+        Self::new(StatusCode::TOO_MANY_REQUESTS, code, detail)
+            .hint("send the request again after the time in `Retry-After`")
+            .with_header(header::RETRY_AFTER, "2")
     }
 
     fn challenged(mut self) -> Self {
@@ -150,6 +188,7 @@ impl ApiError {
 
     pub(super) fn forbidden() -> Self {
         Self::new(StatusCode::FORBIDDEN, "forbidden", "your role does not allow this")
+            .hint("use the local socket, or a token, of somebody who may")
     }
 
     pub(super) fn host_not_allowed() -> Self {
@@ -161,6 +200,7 @@ impl ApiError {
     pub(super) fn origin_not_allowed() -> Self {
         let detail = "the request was made by a page of another site";
         Self::new(StatusCode::FORBIDDEN, "origin_not_allowed", detail)
+            .hint("set `public_url` if that page is this server's own, behind a proxy")
     }
 
     pub(super) fn invalid(code: &'static str, detail: impl Into<String>) -> Self {
@@ -169,7 +209,7 @@ impl ApiError {
 
     pub(super) fn too_large(cap: u64) -> Self {
         let detail = format!("the body may have {cap} bytes at most");
-        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", detail)
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", detail).hint("send a smaller body")
     }
 }
 
@@ -232,7 +272,8 @@ impl From<RegistryError> for ApiError {
             E::Unsupported { .. } => StatusCode::METHOD_NOT_ALLOWED,
             E::TooManyUploads => StatusCode::TOO_MANY_REQUESTS,
             E::State(error) => return Self::internal(error.code(), error),
-            E::Blobs(error) => return Self::internal(error.code(), error),
+            E::Interrupted => StatusCode::CONFLICT,
+            E::Blobs(error) => return Self::blobs(error),
             _ => StatusCode::BAD_REQUEST,
         };
         let mut own = Self::new(status, error.code(), error.to_string()).maybe_hint(error.hint());
@@ -300,7 +341,8 @@ impl From<InstallRefusal> for ApiError {
 impl From<ChangeError> for ApiError {
     fn from(error: ChangeError) -> Self {
         if let ChangeError::Unknown(id) = &error {
-            return Self::new(StatusCode::NOT_FOUND, "change_unknown", format!("there is no change {id}"));
+            return Self::new(StatusCode::NOT_FOUND, "change_unknown", format!("there is no change {id}"))
+                .hint("GET /v1/changes lists them");
         }
         Self::internal("internal_error", &error)
     }
@@ -317,12 +359,13 @@ impl From<BlobError> for ApiError {
         if let BlobError::TooLarge { cap, .. } = &error {
             return Self::too_large(*cap);
         }
-        Self::internal(error.code(), &error)
+        Self::blobs(&error)
     }
 }
 
 impl From<NameError> for ApiError {
     fn from(error: NameError) -> Self {
         Self::invalid("name_invalid", error.to_string())
+            .hint("GET /v1/packages lists the names of what is published")
     }
 }

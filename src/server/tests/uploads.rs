@@ -154,3 +154,69 @@ async fn a_blob_is_mounted_from_another_repository() {
     world.delete(&format!("/v2/local/a/blobs/{blob}")).await.is(202);
     world.get(&format!("/v2/local/c/blobs/{blob}")).await.is(200);
 }
+
+/// A body of which a part comes, and then nothing for as long as the sender lives.
+fn stalling(part: Vec<u8>) -> (Body, tokio::sync::oneshot::Sender<()>) {
+    let (sender, held) = tokio::sync::oneshot::channel::<()>();
+    let part = futures_util::stream::iter([Ok::<_, std::io::Error>(Bytes::from(part))]);
+    let rest = futures_util::stream::once(async move {
+        _ = held.await;
+        Err(std::io::Error::other("the client left"))
+    });
+    (Body::from_stream(futures_util::StreamExt::chain(part, rest)), sender)
+}
+
+#[tokio::test]
+async fn a_request_that_stalls_locks_nobody_out_of_its_upload() {
+    let world = World::new().await;
+    let soon = async |answer: &mut (dyn Future<Output = Answer> + Unpin)| {
+        tokio::time::timeout(Duration::from_secs(10), answer).await.expect("it is answered soon")
+    };
+    for (purpose, status) in [(Method::DELETE, 204), (Method::PATCH, 202)] {
+        let location = begin(&world).await;
+        let (body, _sender) = stalling(noise(3, 300_000));
+        let stalled = world.send(Method::PATCH, &location, &[], body);
+        let others = async {
+            loop {
+                let mut asked = Box::pin(world.get(&location));
+                if soon(&mut asked).await.is(204).header("range") == "0-299999" {
+                    break;
+                }
+                tokio::task::yield_now().await;
+            }
+            let range = [("content-range", "300000-300002")];
+            let mut second = Box::pin(world.send(purpose.clone(), &location, &range, "end"));
+            soon(&mut second).await.is(status);
+        };
+        let (stalled, ()) = tokio::join!(stalled, others);
+        assert_eq!(stalled.is(409).code(), "BLOB_UPLOAD_INVALID");
+        if purpose == Method::PATCH {
+            assert_eq!(world.get(&location).await.is(204).header("range"), "0-300002");
+            let content = [noise(3, 300_000), b"end".to_vec()].concat();
+            let close = format!("{location}?digest={}", Digest::of(&content));
+            world.send(Method::PUT, &close, &[], Body::empty()).await.is(201);
+        } else {
+            world.get(&location).await.is(404);
+        }
+    }
+    assert_eq!(world.uploads(), 0);
+}
+
+#[tokio::test]
+async fn a_full_disk_is_named_and_ends_the_upload() {
+    let world = World::new().await;
+    let location = begin(&world).await;
+    let id = location.rsplit('/').next().unwrap();
+    // Every write to this file fails as on a full disk.
+    let file = world.folder.path().join("uploads").join(id);
+    fs_err::os::unix::fs::symlink("/dev/full", file).unwrap();
+    let content = noise(4, 3 << 20);
+    let pieces: Vec<std::io::Result<Bytes>> =
+        content.chunks(300_000).map(|piece| Ok(Bytes::copy_from_slice(piece))).collect();
+    let pieces = Body::from_stream(futures_util::stream::iter(pieces));
+    let refused = world.send(Method::PATCH, &location, &[], pieces).await;
+    assert_eq!(refused.is(507).code(), "DISK_FULL");
+    assert!(refused.json()["errors"][0]["detail"]["hint"].as_str().unwrap().contains("space"));
+    world.get(&location).await.is(404);
+    assert_eq!(world.uploads(), 0);
+}

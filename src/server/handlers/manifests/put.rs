@@ -7,7 +7,7 @@ use http::{HeaderName, StatusCode, header};
 use super::super::v2::{CONTENT_DIGEST, V2, set};
 use crate::registry::RegistryError;
 use crate::server::body::{Collected, collect, pieces};
-use crate::server::errors::ApiResult;
+use crate::server::errors::{ApiError, ApiResult};
 
 pub(in crate::server) async fn put(v2: &V2, name: &str, reference: &str, body: Body) -> ApiResult<Response> {
     // Before the body: who may not push can't make the server hold one.
@@ -21,6 +21,7 @@ pub(in crate::server) async fn put(v2: &V2, name: &str, reference: &str, body: B
     let bytes = match collect(pieces(body), cap).await {
         Collected::Whole(bytes) => bytes,
         Collected::TooLarge => return Err(too_large.into()),
+        Collected::Busy => return Err(ApiError::busy("TOOMANYREQUESTS")),
         Collected::Broken(error) => return Err(RegistryError::BodyBroken(error).into()),
     };
     let content_type = v2.header(header::CONTENT_TYPE);
