@@ -11,6 +11,7 @@
 //! Invariants:
 //! - Every handler takes a `Caller` and asks `require` for its right before anything else; only liveness
 //!   (`/health`), the description of the API and the signed callback are for everybody.
+//! - A connection without a request makes room for a new one; no address has more than half of the places.
 //! - A request over TCP names this server in `Host`, else it is refused, so that a name that was bound anew to this
 //!   address gives a web page nothing.
 
@@ -19,6 +20,7 @@ mod app;
 mod body;
 mod caller;
 mod connection;
+mod crowd;
 mod error;
 mod errors;
 mod extract;

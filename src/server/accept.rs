@@ -1,18 +1,17 @@
 //! Binding, the accept loop, and the orderly end.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpSocket, UnixListener};
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::app::{App, ServerParts};
 use super::connection::{Connection, Serving};
+use super::crowd::{Crowd, Seat};
 use super::metrics::Metrics;
 use super::{ServerError, router, socket};
 use crate::config::Config;
@@ -41,14 +40,14 @@ impl Server {
             tcp.local_addr().map_err(|source| ServerError::Listen { listen: config.listen, source })?;
         let config = Config { listen: address, ..config.clone() };
         let (local, socket_path) = socket::listen(&config.root).await?;
-        let permits = Arc::new(Semaphore::new(config.limits.connections));
+        let crowd = Crowd::new(config.limits.connections);
         let header_timeout = Duration::from_millis(config.limits.header_timeout_ms);
         let closing = CancellationToken::new();
         let registry = parts.registry.clone();
         let app = App::new(config, parts, Metrics::new(), closing.clone());
         let ending = CancellationToken::new();
         let serving = Serving { router: router::router(&app), header_timeout, closing, ending };
-        Ok(Bound { tcp, local, socket_path, address, serving, permits, registry })
+        Ok(Bound { tcp, local, socket_path, address, serving, crowd, registry })
     }
 }
 
@@ -72,7 +71,7 @@ pub struct Bound {
     socket_path: PathBuf,
     address: SocketAddr,
     serving: Serving,
-    permits: Arc<Semaphore>,
+    crowd: Crowd,
     registry: Registry,
 }
 
@@ -92,11 +91,11 @@ impl Bound {
     /// Answers until `shutdown` resolves; then lets requests under way end (5 s at most), puts uploads aside, and
     /// removes the local socket.
     pub async fn serve(self, shutdown: impl Future<Output = ()>) {
-        let Self { tcp, local, socket_path, address: _, serving, permits, registry } = self;
+        let Self { tcp, local, socket_path, address: _, serving, crowd, registry } = self;
         let connections = TaskTracker::new();
         let loops = TaskTracker::new();
-        loops.spawn(accept_tcp(tcp, serving.clone(), permits.clone(), connections.clone()));
-        loops.spawn(accept_local(local, serving.clone(), permits, connections.clone()));
+        loops.spawn(accept_tcp(tcp, serving.clone(), crowd.clone(), connections.clone()));
+        loops.spawn(accept_local(local, serving.clone(), crowd, connections.clone()));
         loops.spawn(tend(registry.clone(), serving.closing.clone()));
         loops.close();
         shutdown.await;
@@ -116,14 +115,14 @@ impl Bound {
     }
 }
 
-async fn accept_tcp(
+/// Accepts over TCP until the server closes.
+pub(super) async fn accept_tcp(
     listener: TcpListener,
     serving: Serving,
-    permits: Arc<Semaphore>,
+    crowd: Crowd,
     connections: TaskTracker,
 ) {
     loop {
-        let Some(permit) = permit(&permits, &serving).await else { return };
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             () = serving.closing.cancelled() => return,
@@ -135,26 +134,24 @@ async fn accept_tcp(
                 continue;
             }
         };
+        let Some(entered) = enter(&crowd, Some(remote.ip()), &serving).await else { return };
+        let Some(seat) = entered else {
+            tracing::debug!(%remote, "a connection is closed, as its address has its share");
+            continue;
+        };
         let local = stream.local_addr().ok();
         let serving = serving.clone();
         connections.spawn(async move {
-            let _permit = permit;
             if let Err(error) = stream.set_nodelay(true) {
                 tracing::debug!(%error, "a connection is served without TCP_NODELAY");
             }
-            serving.http1(stream, Connection::Tcp { remote, local }).await;
+            serving.http1(stream, Connection::Tcp { remote, local }, seat).await;
         });
     }
 }
 
-async fn accept_local(
-    listener: UnixListener,
-    serving: Serving,
-    permits: Arc<Semaphore>,
-    connections: TaskTracker,
-) {
+async fn accept_local(listener: UnixListener, serving: Serving, crowd: Crowd, connections: TaskTracker) {
     loop {
-        let Some(permit) = permit(&permits, &serving).await else { return };
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             () = serving.closing.cancelled() => return,
@@ -169,19 +166,18 @@ async fn accept_local(
                 continue;
             }
         };
+        let Some(entered) = enter(&crowd, None, &serving).await else { return };
+        let Some(seat) = entered else { continue };
         let connection = Connection::Local { uid: credentials.uid(), gid: credentials.gid() };
         let serving = serving.clone();
-        connections.spawn(async move {
-            let _permit = permit;
-            serving.http1(stream, connection).await;
-        });
+        connections.spawn(async move { serving.http1(stream, connection, seat).await });
     }
 }
 
-/// A place for one more connection; `None` when the server closes.
-async fn permit(permits: &Arc<Semaphore>, serving: &Serving) -> Option<tokio::sync::OwnedSemaphorePermit> {
+/// A place for one more connection, if it may have one; `None` when the server closes.
+async fn enter(crowd: &Crowd, peer: Option<IpAddr>, serving: &Serving) -> Option<Option<Seat>> {
     tokio::select! {
-        permit = permits.clone().acquire_owned() => permit.ok(),
+        seat = crowd.enter(peer) => Some(seat),
         () = serving.closing.cancelled() => None,
     }
 }

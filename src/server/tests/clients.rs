@@ -1,11 +1,17 @@
 //! Over a real socket: connections as they come, and a real client where there is one.
 
-use super::super::connection::{Connection, Serving};
+use super::super::accept::accept_tcp;
+use super::super::connection::Serving;
+use super::super::crowd::Crowd;
 use super::*;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// Places for connections.
+const PLACES: usize = 16;
 
 /// Serves on a free port until the token is dropped.
 async fn serve(world: &World, header_timeout: Duration) -> (std::net::SocketAddr, CancellationToken) {
@@ -18,15 +24,7 @@ async fn serve(world: &World, header_timeout: Duration) -> (std::net::SocketAddr
         closing: closing.clone(),
         ending: CancellationToken::new(),
     };
-    tokio::spawn(async move {
-        while let Ok((stream, remote)) = listener.accept().await {
-            let serving = serving.clone();
-            tokio::spawn(async move {
-                stream.set_nodelay(true).unwrap();
-                serving.http1(stream, Connection::Tcp { remote, local: Some(address) }).await;
-            });
-        }
-    });
+    tokio::spawn(accept_tcp(listener, serving, Crowd::new(PLACES), TaskTracker::new()));
     (address, closing)
 }
 
@@ -48,6 +46,42 @@ async fn a_client_that_never_ends_its_headers_is_left() {
     let mut next = TcpStream::connect(address).await.unwrap();
     next.write_all(b"GET /v2/ HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await.unwrap();
     assert!(to_the_end(&mut next).await.starts_with("HTTP/1.1 200"));
+}
+
+#[tokio::test]
+async fn connections_that_ask_for_nothing_keep_nobody_out() {
+    let world = World::new().await;
+    let (address, _closing) = serve(&world, Duration::from_secs(60)).await;
+    let begun = world.send(Method::POST, "/v2/local/app/blobs/uploads/", &[], Body::empty()).await;
+    let location = begun.is(202).header("location").to_owned();
+    // One at work among those that are idle or in the middle of their headers.
+    let mut at_work = TcpStream::connect(address).await.unwrap();
+    let head = format!(
+        "PATCH {location} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 4\r\n\r\nab"
+    );
+    at_work.write_all(head.as_bytes()).await.unwrap();
+    let came = async || world.get(&location).await.header("range") == "0-1";
+    while !came().await {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let mut idle = Vec::new();
+    for _ in 0..4 * PLACES {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        if idle.len() % 2 == 0 {
+            stream.write_all(b"GET /v2/ HTTP/1.1\r\nHost: ").await.unwrap();
+        }
+        idle.push(stream);
+    }
+    let ask = async {
+        let mut next = TcpStream::connect(address).await.unwrap();
+        next.write_all(b"GET /v2/ HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await.unwrap();
+        to_the_end(&mut next).await
+    };
+    let told = tokio::time::timeout(Duration::from_secs(10), ask).await.expect("it is answered soon");
+    assert!(told.starts_with("HTTP/1.1 200"), "{told}");
+    at_work.write_all(b"cd").await.unwrap();
+    let told = to_the_end(&mut at_work).await;
+    assert!(told.starts_with("HTTP/1.1 202"), "{told}");
 }
 
 #[tokio::test]
