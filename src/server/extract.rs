@@ -1,7 +1,7 @@
 //! Parameters of the JSON API, with refusals in our form.
 
-use axum::extract::rejection::QueryRejection;
-use axum::extract::{FromRequestParts, Query};
+use axum::extract::rejection::{PathRejection, QueryRejection};
+use axum::extract::{FromRequestParts, Path, Query};
 use http::request::Parts;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -17,7 +17,26 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Params<T> {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Self::Rejection> {
         let read = Query::<T>::from_request_parts(parts, state).await;
         read.map(|Query(params)| Self(params))
-            .map_err(|error: QueryRejection| ApiError::invalid("query_invalid", error.body_text()))
+            .map_err(|error: QueryRejection| query_invalid(error.body_text()))
+    }
+}
+
+fn query_invalid(detail: impl Into<String>) -> ApiError {
+    ApiError::invalid("query_invalid", detail).hint("GET /v1/openapi.json lists the parameters of each path")
+}
+
+/// The one parameter of the path; bytes that are no text are refused.
+pub(super) struct Segment(pub(super) String);
+
+impl<S: Send + Sync> FromRequestParts<S> for Segment {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Self::Rejection> {
+        let read = Path::<String>::from_request_parts(parts, state).await;
+        read.map(|Path(segment)| Self(segment)).map_err(|error: PathRejection| {
+            ApiError::invalid("path_invalid", error.body_text())
+                .hint("a path is UTF-8, with `%` and two digits for what URLs do not take")
+        })
     }
 }
 
@@ -42,7 +61,7 @@ pub(super) fn limit(asked: Option<usize>) -> ApiResult<usize> {
     match asked {
         None => Ok(LIMIT),
         Some(limit @ 1..=LIMIT_MAX) => Ok(limit),
-        Some(_) => Err(ApiError::invalid("query_invalid", format!("`limit` must be 1 to {LIMIT_MAX}"))),
+        Some(_) => Err(query_invalid(format!("`limit` must be 1 to {LIMIT_MAX}"))),
     }
 }
 
@@ -66,5 +85,36 @@ impl<T> Page<T> {
     /// A list that is never cut.
     pub(super) fn whole(items: Vec<T>) -> Self {
         Self { items, next: None }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use axum::body::Body;
+    use http::Request;
+    use tower::ServiceExt as _;
+
+    #[tokio::test]
+    async fn a_path_that_is_no_text_is_refused_in_our_form() {
+        let routes = axum::Router::new()
+            .route("/v1/{name}", axum::routing::get(async |Segment(name): Segment| name))
+            .layer(axum::middleware::map_response(async |mut response: axum::response::Response| {
+                super::super::errors::write_body(&mut response, false, "id");
+                response
+            }));
+        let ask = async |path: &str| {
+            let request = Request::builder().uri(path).body(Body::empty()).unwrap();
+            let answer = routes.clone().oneshot(request).await.unwrap();
+            let status = answer.status().as_u16();
+            let body = axum::body::to_bytes(answer.into_body(), 10_000).await.unwrap();
+            (status, String::from_utf8(body.to_vec()).unwrap())
+        };
+        assert_eq!(ask("/v1/a%20b").await, (200, "a b".to_owned()));
+        let (status, body) = ask("/v1/%ff").await;
+        let body: serde_json::Value = serde_json::from_str(&body).unwrap();
+        assert_eq!((status, body["code"].as_str()), (400, Some("path_invalid")));
+        assert!(body["hint"].is_string());
     }
 }

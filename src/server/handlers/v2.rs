@@ -9,7 +9,7 @@ use super::{blobs, catalogue, manifests, referrers, tags, uploads};
 use crate::access::{Action, Principal};
 use crate::registry::Registry;
 use crate::server::caller::Caller;
-use crate::server::errors::{ApiError, ApiResult};
+use crate::server::errors::ApiError;
 use crate::server::metrics::Metrics;
 use crate::server::observe::RouteLabel;
 use crate::server::v2_path::Target;
@@ -60,9 +60,20 @@ impl V2 {
 }
 
 /// `/v2/` itself: clients look here whether this is a registry, and whether their credentials are good.
-pub(in crate::server) async fn base(caller: Caller) -> ApiResult<Response> {
-    caller.require(Action::Pull)?;
-    Ok(finished(([(header::CONTENT_TYPE, "application/json")], "{}").into_response(), Target::Base))
+pub(in crate::server) async fn base(caller: Caller, method: Method) -> Response {
+    let answer = match method {
+        Method::GET | Method::HEAD => caller
+            .require(Action::Pull)
+            .map(|()| ([(header::CONTENT_TYPE, "application/json")], "{}").into_response()),
+        _ => Err(method_not_allowed(Target::Base)),
+    };
+    finished(answer.unwrap_or_else(ApiError::into_response), Target::Base)
+}
+
+fn method_not_allowed(target: Target<'_>) -> ApiError {
+    ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "UNSUPPORTED", "this path does not answer this method")
+        .hint("the answer's `Allow` lists the methods")
+        .with_header(header::ALLOW, target.methods())
 }
 
 /// Everything below `/v2/`.
@@ -107,12 +118,7 @@ pub(in crate::server) async fn dispatch(
         (Method::PUT, Target::Upload { name, id }) => uploads::close::close(&v2, name, id, body).await,
         (Method::GET, Target::Upload { name, id }) => uploads::status::status(&v2, name, id).await,
         (Method::DELETE, Target::Upload { name, id }) => uploads::cancel::cancel(&v2, name, id).await,
-        _ => Err(ApiError::new(
-            StatusCode::METHOD_NOT_ALLOWED,
-            "UNSUPPORTED",
-            "this path does not answer this method",
-        )
-        .with_header(header::ALLOW, target.methods())),
+        _ => Err(method_not_allowed(target)),
     };
     finished(answer.unwrap_or_else(ApiError::into_response), target)
 }

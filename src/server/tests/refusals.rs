@@ -27,6 +27,8 @@ async fn bad_names_digests_and_references_are_refused() {
         (Method::GET, "/v2/_catalog?n=x".to_owned(), 400, "PAGINATION_NUMBER_INVALID"),
         (Method::GET, "/v2/local/app/referrers/sha256:bad".to_owned(), 400, "DIGEST_INVALID"),
         (Method::GET, "/v2/nothing".to_owned(), 404, "NOT_FOUND"),
+        (Method::PUT, "/v2/".to_owned(), 405, "UNSUPPORTED"),
+        (Method::TRACE, "/v2/".to_owned(), 405, "UNSUPPORTED"),
         (Method::POST, format!("/v2/local/app/blobs/{good}"), 405, "UNSUPPORTED"),
         (Method::POST, "/v2/local/app/blobs/uploads/?digest=sha256:bad".to_owned(), 400, "DIGEST_INVALID"),
         (Method::POST, "/v2/local/app/blobs/uploads/?mount=sha256:bad".to_owned(), 400, "DIGEST_INVALID"),

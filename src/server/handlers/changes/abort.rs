@@ -1,7 +1,7 @@
 //! `POST /v1/changes/{id}/abort`
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use http::StatusCode;
 use serde::Serialize;
 
@@ -9,6 +9,7 @@ use crate::access::Action;
 use crate::server::app::App;
 use crate::server::caller::Caller;
 use crate::server::errors::{ApiError, ApiResult};
+use crate::server::extract::Segment;
 
 /// That a change is being aborted.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
@@ -33,7 +34,7 @@ pub(in crate::server) struct Aborted {
 pub(in crate::server) async fn abort(
     State(app): State<App>,
     caller: Caller,
-    Path(id): Path<String>,
+    Segment(id): Segment,
 ) -> ApiResult<(StatusCode, Json<Aborted>)> {
     caller.require(Action::Install)?;
     let id = super::show::parse(&id)?;
@@ -41,5 +42,6 @@ pub(in crate::server) async fn abort(
         return Ok((StatusCode::ACCEPTED, Json(Aborted { change: id.to_string() })));
     }
     let detail = "the change has ended, or has passed the point after which it only goes forward";
-    Err(ApiError::new(StatusCode::CONFLICT, "change_not_abortable", detail))
+    Err(ApiError::new(StatusCode::CONFLICT, "change_not_abortable", detail)
+        .hint("GET the change to see what came of it"))
 }

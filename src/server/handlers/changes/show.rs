@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use serde::{Deserialize, Serialize};
 
 use crate::access::Action;
@@ -12,7 +12,7 @@ use crate::names::ChangeId;
 use crate::server::app::App;
 use crate::server::caller::Caller;
 use crate::server::errors::{ApiError, ApiResult};
-use crate::server::extract::Params;
+use crate::server::extract::{Params, Segment};
 
 /// A request that waits is answered after so long in any case; the client asks again.
 const WAIT: Duration = Duration::from_secs(50);
@@ -44,6 +44,7 @@ pub(super) fn parse(id: &str) -> ApiResult<ChangeId> {
             "change_unknown",
             format!("there is no such change: {error}"),
         )
+        .hint("GET /v1/changes lists them")
     })
 }
 
@@ -59,7 +60,7 @@ pub(super) fn parse(id: &str) -> ApiResult<ChangeId> {
 pub(in crate::server) async fn show(
     State(app): State<App>,
     caller: Caller,
-    Path(id): Path<String>,
+    Segment(id): Segment,
     Params(params): Params<ShowParams>,
 ) -> ApiResult<Json<ChangeShown>> {
     caller.require(Action::ReadStatus)?;

@@ -62,8 +62,9 @@ pub(in crate::server) async fn create(
 ) -> ApiResult<Response> {
     caller.require(Action::Install)?;
     let bytes = collect_or_refuse(body, BODY_CAP).await?;
-    let request: InstallRequest = serde_json::from_slice(&bytes)
-        .map_err(|error| ApiError::invalid("body_invalid", error.to_string()))?;
+    let request: InstallRequest = serde_json::from_slice(&bytes).map_err(|error| {
+        ApiError::invalid("body_invalid", error.to_string()).hint("send JSON: {\"package\": \"<name>\"}")
+    })?;
     let wanted = match &request.version {
         Some(version) => format!("{}@{version}", request.package),
         None => request.package,

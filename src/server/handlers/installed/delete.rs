@@ -1,6 +1,6 @@
 //! `DELETE /v1/installed/{name}`
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::Response;
 use serde::Deserialize;
 
@@ -9,7 +9,7 @@ use crate::access::Action;
 use crate::server::app::App;
 use crate::server::caller::Caller;
 use crate::server::errors::ApiResult;
-use crate::server::extract::Params;
+use crate::server::extract::{Params, Segment};
 
 /// How it is removed.
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
@@ -36,7 +36,7 @@ pub(in crate::server) struct RemoveParams {
 pub(in crate::server) async fn delete(
     State(app): State<App>,
     caller: Caller,
-    Path(name): Path<String>,
+    Segment(name): Segment,
     Params(params): Params<RemoveParams>,
 ) -> ApiResult<Response> {
     caller.require(Action::Install)?;

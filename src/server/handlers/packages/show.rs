@@ -1,13 +1,14 @@
 //! `GET /v1/packages/{name}`
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 
 use crate::access::Action;
 use crate::names::PackageName;
 use crate::server::app::App;
 use crate::server::caller::Caller;
 use crate::server::errors::{ApiError, ApiResult};
+use crate::server::extract::Segment;
 use crate::store::PackageView;
 
 /// One package with its versions.
@@ -22,7 +23,7 @@ use crate::store::PackageView;
 pub(in crate::server) async fn show(
     State(app): State<App>,
     caller: Caller,
-    Path(name): Path<String>,
+    Segment(name): Segment,
 ) -> ApiResult<Json<PackageView>> {
     caller.require(Action::ReadStatus)?;
     let name = PackageName::parse(&name)?;

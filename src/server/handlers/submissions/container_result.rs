@@ -2,7 +2,7 @@
 
 use axum::Json;
 use axum::body::Body;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use http::HeaderMap;
 use serde_json::Value;
 
@@ -10,6 +10,7 @@ use crate::callback;
 use crate::server::app::App;
 use crate::server::body::collect_or_refuse;
 use crate::server::errors::ApiResult;
+use crate::server::extract::Segment;
 
 /// Takes the signed result of a test. For everybody: the signature alone says who sends it.
 #[utoipa::path(
@@ -30,7 +31,7 @@ use crate::server::errors::ApiResult;
 )]
 pub(in crate::server) async fn container_result(
     State(app): State<App>,
-    Path(id): Path<String>,
+    Segment(id): Segment,
     headers: HeaderMap,
     body: Body,
 ) -> ApiResult<Json<Value>> {

@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use futures_util::{Stream, stream};
 
@@ -12,6 +12,7 @@ use crate::names::SubmissionId;
 use crate::server::app::App;
 use crate::server::caller::Caller;
 use crate::server::errors::ApiResult;
+use crate::server::extract::Segment;
 
 /// How often the submission is looked at.
 const PACE: Duration = Duration::from_millis(200);
@@ -41,7 +42,7 @@ struct Watch {
 pub(in crate::server) async fn events(
     State(app): State<App>,
     caller: Caller,
-    Path(id): Path<String>,
+    Segment(id): Segment,
 ) -> ApiResult<Sse<impl Stream<Item = Result<Event, Infallible>>>> {
     caller.require(Action::ReadStatus)?;
     let (id, _) = super::show::find(&app, &id).await?;
