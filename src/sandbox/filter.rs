@@ -16,8 +16,8 @@ pub(crate) struct Choice {
     pub(crate) profile: SeccompProfile,
     /// Calls that change owners answer 0 without acting.
     pub(crate) emulate_ownership: bool,
-    /// No memory outside address spaces: the watchdog, which samples these, would not see it.
-    pub(crate) deny_memory_files: bool,
+    /// No memory that outlives its mappings: the watchdog, which samples processes, would not see it.
+    pub(crate) watched_memory: bool,
 }
 
 /// Compiles the filter.

@@ -40,7 +40,7 @@ pub(crate) fn run(own_executable: OwnExecutable) -> ! {
 
 /// A run whose program has been executed.
 struct Running {
-    launch: Launch,
+    watchdog: Option<Watchdog>,
     signals: SignalFd,
     program: Pid,
 }
@@ -79,6 +79,7 @@ fn start(status: &OwnedFd, launch: &OwnedFd, own_executable: OwnExecutable) -> R
         drop(sys::take_inherited(number));
     }
     drop_capabilities()?;
+    let watchdog = Watchdog::new(&launch)?;
     if let Some(fault) = failed_exec(&failed_read)? {
         return Err(fault);
     }
@@ -86,7 +87,7 @@ fn start(status: &OwnedFd, launch: &OwnedFd, own_executable: OwnExecutable) -> R
     let started = Started { own_executable, root: world.root, session_keyring };
     wire::send_message(status, &FromInit::Started(started), &outputs).step("tell the start")?;
     drop(world);
-    Ok(Running { launch, signals, program })
+    Ok(Running { watchdog, signals, program })
 }
 
 /// What the program's process wrote before it could execute; nothing means that it did.
@@ -135,13 +136,16 @@ fn drop_capabilities() -> Result<(), Fault> {
 
 impl Running {
     /// Attends the run to its end; comes back only if that could not be told.
-    fn attend(self, status: &OwnedFd, sync: &OwnedFd) -> Fault {
-        let mut watchdog = Watchdog::new(&self.launch);
+    fn attend(mut self, status: &OwnedFd, sync: &OwnedFd) -> Fault {
+        let mut watchdog = self.watchdog.take();
         let mut due = Instant::now();
         loop {
-            if let Some(limit) =
-                watchdog.as_mut().filter(|_| Instant::now() >= due).and_then(Watchdog::sample)
-            {
+            let sampled = match watchdog.as_mut().filter(|_| Instant::now() >= due).map(Watchdog::sample) {
+                Some(Err(fault)) => return fault,
+                Some(Ok(limit)) => limit,
+                None => None,
+            };
+            if let Some(limit) = sampled {
                 Self::leave(status, watchdog.as_ref(), |sampled| FromInit::Hit { limit, sampled });
             }
             if let Some(dog) = &watchdog {

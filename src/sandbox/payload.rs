@@ -49,10 +49,14 @@ fn prepare_and_execute(launch: &Launch) -> Result<std::convert::Infallible, Faul
     })?;
     enter(&policy.cwd)?;
     drop_rights()?;
+    if launch.watch.memory {
+        // A page of a huge one keeps all of it; the process would be counted with the page.
+        rustix::thread::disable_transparent_huge_pages(true).step("forbid huge pages")?;
+    }
     let program_of_filter = filter::compile(filter::Choice {
         profile: policy.profile,
         emulate_ownership: policy.emulates_ownership(),
-        deny_memory_files: launch.watch.memory,
+        watched_memory: launch.watch.memory,
     });
     sys::load_filter(&program_of_filter).step("load the system call filter")?;
     nix::unistd::execve(program, &arguments, &environment)

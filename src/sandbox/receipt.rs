@@ -118,4 +118,25 @@ pub struct Receipt {
     pub peak_memory_bytes: Option<u64>,
     /// The outside user id of the program.
     pub host_uid: u32,
+    /// What else there is to know of how it was held: what a limit does not count, why it ended early.
+    #[serde(default)]
+    pub notes: Vec<String>,
+}
+
+/// What sampling can't see: said in every receipt of a run whose memory was watched that way.
+const NOT_COUNTED: &str = "memory was sampled: a burst between two samples, scratch files (which have caps of their own) \
+and records that the kernel keeps (locks, mappings, file tables) are not counted";
+
+/// The notes of a run.
+pub(crate) fn notes(limits: &EnforcedLimits, init_lost: bool) -> Vec<String> {
+    let mut notes = Vec::new();
+    if limits.memory.enforced_by == Enforcement::Watchdog {
+        notes.push(NOT_COUNTED.to_owned());
+    }
+    if init_lost {
+        notes.push(
+            "the jail's init ended after the program had begun, and everything inside with it".to_owned(),
+        );
+    }
+    notes
 }

@@ -20,7 +20,7 @@ use super::helper::Order;
 use super::host::{self, OutsideIds};
 use super::outcome::{End, Limit, Outcome, TakenOutput};
 use super::policy::{Network, Policy};
-use super::receipt::{Enforced, EnforcedLimits, Enforcement, Features, Receipt};
+use super::receipt::{self, Enforced, EnforcedLimits, Enforcement, Features, Receipt};
 use super::streams::{ProgramEnds, Streams};
 use super::watchdog::PINNED;
 use super::wire::{self, FromHelper, FromInit, GO, Launch, Sampled, Started, Watch};
@@ -336,7 +336,7 @@ impl Attended<'_> {
         let sampled = self.said.map(|(_, sampled)| sampled).unwrap_or_default();
         let end = match (self.said, self.killed, &self.fault) {
             (None, Some(End::Cancelled), _) => End::Cancelled,
-            (None, _, Some(fault)) => return Err(host::explain(fault.clone())),
+            (None, _, Some(fault)) if self.started.is_none() => return Err(host::explain(fault.clone())),
             _ if self.streams.over_cap() => End::LimitHit(Limit::Output),
             (Some((end, _)), ..) => end,
             (None, Some(killed), _) if self.started.is_some() => killed,
@@ -344,7 +344,9 @@ impl Attended<'_> {
             (None, Some(_), _) => {
                 return Err(SandboxError::Setup { step: "finish the set-up in time".to_owned(), errno: 0 });
             }
-            (None, None, None) => {
+            // Once the program runs, whatever ends the init is the run's own end: it may be the program's doing.
+            (None, None, _) if self.started.is_some() => End::Signaled(nix::libc::SIGKILL),
+            (None, None, _) => {
                 return Err(SandboxError::Setup { step: "keep the init alive".to_owned(), errno: 0 });
             }
         };
@@ -376,6 +378,10 @@ impl Attended<'_> {
         }
         let sampled = self.said.map(|(_, sampled)| sampled.peak_memory_bytes).filter(|peak| *peak > 0);
         let receipt = Receipt {
+            notes: receipt::notes(
+                &limits,
+                self.started.is_some() && self.said.is_none() && self.killed.is_none(),
+            ),
             limits,
             kernel: host::kernel(),
             root_mode: around.ids.as_root,

@@ -1,20 +1,34 @@
 //! The sampling of memory, processes and processor time, for hosts whose controllers can't be written.
 //!
-//! It runs in the jail's init, whose `/proc` lists the processes of the run and no others.
+//! It runs in the jail's init, whose `/proc` lists the processes of the run and no others. It sees the pages that
+//! processes have, their page tables, and what sockets and pipes could hold; the filter leaves out what it could not
+//! see. What it can't read it counts as the most that it could be, and when it can't look at all the run ends.
 
-use std::io::Read as _;
+mod read;
+
 use std::time::{Duration, Instant};
 
 use fs_err as fs;
+use nix::libc;
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
+use self::read::{Descriptors, Reader};
+use super::error::{Fault, Step as _};
 use super::outcome::Limit;
+use super::policy::Network;
 use super::wire::{Launch, Sampled, Watch};
 
 const SHORTEST_PAUSE: Duration = Duration::from_millis(20);
-/// A sample may take this part of the time, no more.
+/// A sample may take this part of the time, no more …
 const SHARE: u32 = 20;
+/// … unless that left too much time to a program which makes samples slow.
+const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 /// How long a run may sit at its process limit before it is taken for one that forks without end.
 pub(crate) const PINNED: Duration = Duration::from_secs(2);
+/// What a pipe holds; the filter denies to make one larger.
+const PIPE_BYTES: u64 = 64 * 1024;
+/// The smallest table of descriptors: as few aren't worth a look.
+const FEW_SLOTS: u64 = 64;
 
 /// Samples a run.
 pub(crate) struct Watchdog {
@@ -22,34 +36,38 @@ pub(crate) struct Watchdog {
     memory_bytes: u64,
     processes: u64,
     cpu_ticks: u64,
-    page: u64,
+    /// What a socket can hold for its peer.
+    socket_bytes: u64,
+    /// Whether the sockets of the network namespace are all of this run.
+    own_network: bool,
     seen: Sampled,
     pinned_since: Option<Instant>,
     pause: Duration,
-    buffer: Vec<u8>,
+    reader: Reader,
 }
 
 impl Watchdog {
     /// Makes one if anything is to be watched.
-    pub(crate) fn new(launch: &Launch) -> Option<Self> {
+    pub(crate) fn new(launch: &Launch) -> Result<Option<Self>, Fault> {
         let watch = launch.watch;
         if !(watch.memory || watch.processes || watch.cpu) {
-            return None;
+            return Ok(None);
         }
         let limits = &launch.policy.limits;
         let budget_ms = u128::from(limits.wall_ms) * u128::from(limits.cpu_percent) / 100;
         let ticks = budget_ms * u128::from(rustix::param::clock_ticks_per_second()) / 1000;
-        Some(Self {
+        Ok(Some(Self {
             watch,
             memory_bytes: limits.memory_bytes,
             processes: limits.processes,
             cpu_ticks: u64::try_from(ticks).unwrap_or(u64::MAX),
-            page: rustix::param::page_size() as u64,
+            socket_bytes: socket_bytes()?,
+            own_network: launch.policy.network == Network::None,
             seen: Sampled::default(),
             pinned_since: None,
             pause: SHORTEST_PAUSE,
-            buffer: Vec::with_capacity(4096),
-        })
+            reader: Reader::new(),
+        }))
     }
 
     pub(crate) fn seen(&self) -> Sampled {
@@ -61,108 +79,90 @@ impl Watchdog {
         self.pause
     }
 
-    /// Looks once; says which limit is reached.
-    pub(crate) fn sample(&mut self) -> Option<Limit> {
+    /// Looks once; says which limit is reached. A fault is that nothing could be seen.
+    pub(crate) fn sample(&mut self) -> Result<Option<Limit>, Fault> {
         let started = Instant::now();
         let reached = self.look(started);
-        self.pause = (started.elapsed() * SHARE).max(SHORTEST_PAUSE);
+        self.pause = (started.elapsed() * SHARE).clamp(SHORTEST_PAUSE, LONGEST_PAUSE);
         reached
     }
 
-    fn look(&mut self, now: Instant) -> Option<Limit> {
+    fn look(&mut self, now: Instant) -> Result<Option<Limit>, Fault> {
+        let blind = |error: std::io::Error| Fault {
+            step: "list the processes".to_owned(),
+            errno: error.raw_os_error().unwrap_or(libc::EIO),
+        };
         let mut pids = Vec::new();
-        for entry in fs::read_dir("/proc").ok()?.flatten() {
+        for entry in fs::read_dir("/proc").map_err(blind)?.flatten() {
             if let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) {
                 pids.push(pid);
             }
         }
-        let (mut resident, mut tasks, mut ticks) = (0, 0, 0);
+        let (mut tasks, mut ticks) = (0, 0);
         for pid in &pids {
-            let Some(stat) = self.read(&format!("/proc/{pid}/stat")).and_then(parse_stat) else { continue };
+            let Some(stat) = self.reader.stat(*pid) else { continue };
             ticks += stat.ticks;
             if *pid != 1 {
-                resident += stat.resident_pages * self.page;
                 tasks += stat.threads;
             }
         }
-        let mut memory = resident + self.shared_segments();
-        if memory > self.memory_bytes {
-            // Pages of files are counted in every process that maps them, and can be dropped: look closer.
-            memory = self.shared_segments()
-                + pids.iter().filter(|pid| **pid != 1).map(|pid| self.own_memory(*pid)).sum::<u64>();
-        }
-        self.seen.peak_memory_bytes = self.seen.peak_memory_bytes.max(memory);
-        if self.watch.memory && memory > self.memory_bytes {
-            return Some(Limit::Memory);
+        pids.retain(|pid| *pid != 1);
+        if self.watch.memory && self.memory_is_over(&pids) {
+            return Ok(Some(Limit::Memory));
         }
         if self.watch.cpu && self.cpu_ticks > 0 && ticks > self.cpu_ticks {
-            return Some(Limit::Cpu);
+            return Ok(Some(Limit::Cpu));
         }
         if self.watch.processes && tasks >= self.processes {
             self.seen.at_process_limit = true;
             let since = *self.pinned_since.get_or_insert(now);
-            return (now.duration_since(since) >= PINNED).then_some(Limit::Processes);
+            return Ok((now.duration_since(since) >= PINNED).then_some(Limit::Processes));
         }
         self.pinned_since = None;
-        None
+        Ok(None)
     }
 
-    fn read(&mut self, path: &str) -> Option<&str> {
-        self.buffer.clear();
-        fs::File::open(path).ok()?.take(64 * 1024).read_to_end(&mut self.buffer).ok()?;
-        // A program's name may be any bytes; the fields behind it are not.
-        let from = self.buffer.iter().rposition(|byte| *byte == b')').map_or(0, |at| at + 1);
-        std::str::from_utf8(&self.buffer[from..]).ok()
+    fn memory_is_over(&mut self, pids: &[u32]) -> bool {
+        let (mut pages, mut tables) = (0, 0);
+        let mut open = Descriptors::default();
+        let mut each = Vec::with_capacity(pids.len());
+        for pid in pids {
+            let Some((seen_by, status)) = self.reader.status(*pid) else { continue };
+            pages += status.pages;
+            tables += status.tables;
+            if status.slots > FEW_SLOTS || !self.own_network {
+                open.add(seen_by, status.slots);
+            }
+            each.push((seen_by, status.pages));
+        }
+        let buffers = self.buffers(&open);
+        if pages + tables + buffers > self.memory_bytes {
+            // A page that a fork shares is counted in every process so far: look closer, which takes its time.
+            pages = each.into_iter().map(|(pid, pages)| self.reader.share(pid).unwrap_or(pages)).sum();
+        }
+        let over = pages + tables + buffers > self.memory_bytes;
+        // What buffers could hold is no use of memory, unless it ends the run.
+        let used = pages + tables + if over { buffers } else { 0 };
+        self.seen.peak_memory_bytes = self.seen.peak_memory_bytes.max(used);
+        over
     }
 
-    /// System V segments, which need no process to be there.
-    fn shared_segments(&mut self) -> u64 {
-        let Some(table) = self.read("/proc/sysvipc/shm") else { return 0 };
-        let bytes =
-            |line: &str| line.split_ascii_whitespace().nth(14).and_then(|rss| rss.parse::<u64>().ok());
-        table.lines().skip(1).filter_map(bytes).sum()
-    }
-
-    /// Anonymous and shared memory of a process; files it maps don't count.
-    fn own_memory(&mut self, pid: u32) -> u64 {
-        self.read(&format!("/proc/{pid}/status")).map_or(0, |status| {
-            let kib =
-                |line: &str| line.split_ascii_whitespace().nth(1).and_then(|kib| kib.parse::<u64>().ok());
-            status
-                .lines()
-                .filter(|line| line.starts_with("RssAnon:") || line.starts_with("RssShmem:"))
-                .filter_map(kib)
-                .map(|kib| kib * 1024)
-                .sum()
-        })
+    /// What sockets and pipes hold at the most.
+    fn buffers(&mut self, open: &Descriptors) -> u64 {
+        let listed = open.sockets.len() as u64;
+        let sockets = if self.own_network { self.reader.sockets().unwrap_or(listed) } else { listed };
+        // A pipe has two ends.
+        let pipes = open.pipes.len() as u64 + open.hidden / 2;
+        sockets * self.socket_bytes + pipes * PIPE_BYTES
     }
 }
 
-#[derive(Debug, PartialEq, Eq)]
-struct Stat {
-    /// Processor time, with that of reaped children.
-    ticks: u64,
-    threads: u64,
-    resident_pages: u64,
-}
-
-/// Reads the fields behind the program's name.
-fn parse_stat(fields: &str) -> Option<Stat> {
-    let fields: Vec<&str> = fields.split_ascii_whitespace().collect();
-    let number = |index: usize| fields.get(index)?.parse::<u64>().ok();
-    let ticks = number(11)? + number(12)? + number(13)? + number(14)?;
-    Some(Stat { ticks, threads: number(17)?, resident_pages: number(21)? })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_stat_line_is_read_behind_the_name() {
-        let line =
-            " R 1 7 7 0 -1 4194560 1 2 3 4 100 20 3 4 20 0 5 0 999 1000000 250 18446744073709551615 1 1";
-        assert_eq!(parse_stat(line), Some(Stat { ticks: 127, threads: 5, resident_pages: 250 }));
-        assert_eq!(parse_stat(" R 1"), None);
-    }
+/// Asks a fresh socket; the filter ignores wishes for more. A last message goes in while there is any room, so that
+/// twice as much can be held.
+fn socket_bytes() -> Result<u64, Fault> {
+    let step = "measure a socket";
+    let socket =
+        rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
+            .step(step)?;
+    Ok(2 * rustix::net::sockopt::socket_send_buffer_size(&socket).step(step)? as u64)
 }

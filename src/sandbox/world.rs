@@ -144,7 +144,7 @@ impl World {
         for directory in ["/dev", "/proc"] {
             point::open(&root, Path::new(directory), Kind::Directory, make)?;
         }
-        host.devices.mount(&root, policy.limits.memory_bytes)?;
+        host.devices.mount(&root, policy.limits.memory_bytes, launch.watch.memory)?;
         procfs::mount(&root, &host.devices)?;
         let outputs = mount_all(policy, &root, host.inputs, host.data, make)?;
         if make {

@@ -1,7 +1,7 @@
 //! What a program may not do. Each act is shown to work outside first, where that does no harm.
 
 use nix::libc;
-use pantry::sandbox::{End, Network};
+use pantry::sandbox::{End, Network, Outcome, Policy, SandboxError};
 
 use crate::bench::case;
 
@@ -122,10 +122,52 @@ case! {
         let answers: Vec<&str> = said.lines().collect();
         assert_eq!(answers, ["errno 13", "errno 13", "errno 13", "errno 13", "errno 1"]);
         assert_eq!(bench.says(&["killinit"]), "alive");
+        assert_eq!(bench.says(&["meddle", "1"]), ["errno 1"; 8].join("\n"));
+        // The control: of itself it may ask all but what concerns its whole user, whose the init is.
+        let own = "ok\nok\nok\nok\nok\nerrno 1\nok\nerrno 1";
+        assert_eq!(bench.says(&["meddle", "0"]), own);
         // It may stop and kill everything else there is, and the end is told all the same.
         let outcome = bench.run(&bench.policy(&["killall"]));
         assert!(outcome.end.success(), "{:?}", outcome.end);
     }
+}
+
+case! {
+    fn an_init_that_is_lost_after_the_start_ends_the_run_and_is_no_fault_of_the_host(bench: &Bench) {
+        let policy = bench.policy(&["sleep"]);
+        // Between executing the program and telling so there is a moment in which the end is a failed set-up.
+        let outcome = (0..50).find_map(|_| run_and_kill_the_init(bench, &policy).ok()).expect("a run that began");
+        assert_eq!(outcome.end, End::Signaled(9));
+        assert!(outcome.receipt.notes.iter().any(|note| note.contains("init ended")), "{:?}", outcome.receipt);
+    }
+}
+
+fn run_and_kill_the_init(bench: &crate::bench::Bench, policy: &Policy) -> Result<Outcome, SandboxError> {
+    std::thread::scope(|scope| {
+        let run = scope.spawn(|| bench.try_run(policy));
+        while !run.is_finished() {
+            if let Some(init) = init_of(bench.probe.as_bytes()) {
+                nix::sys::signal::kill(nix::unistd::Pid::from_raw(init), nix::sys::signal::Signal::SIGKILL)
+                    .unwrap();
+                break;
+            }
+            std::thread::yield_now();
+        }
+        run.join().unwrap()
+    })
+}
+
+/// The parent of the process that has executed this program and waits, seen from outside.
+fn init_of(program: &[u8]) -> Option<i32> {
+    for entry in std::fs::read_dir("/proc").unwrap().flatten() {
+        let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        let stat = std::fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
+        let mut fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields).split_ascii_whitespace();
+        if line.starts_with(program) && fields.next() == Some("S") {
+            return fields.next()?.parse().ok();
+        }
+    }
+    None
 }
 
 case! {

@@ -10,16 +10,46 @@ const MIB: u64 = 1024 * 1024;
 
 case! {
     fn memory(bench: &Bench) {
-        for mode in ["eat", "eatshared", "eatinchildren"] {
+        let modes = ["eat", "eatshared", "eatinchildren", "eatheadless", "eattables", "eatsockets", "eatpipes"];
+        for mode in modes {
             let begun = Instant::now();
             let mut policy = bench.policy(&[mode]);
             policy.limits.memory_bytes = 64 * MIB;
             let outcome = bench.run(&policy);
+            let watched = outcome.receipt.limits.memory.enforced_by == Enforcement::Watchdog;
+            if mode == "eatshared" && watched {
+                assert_eq!(outcome.end, End::Exited(3), "memory of that kind is not to be had");
+                continue;
+            }
+            println!("{mode}: {} ms, {:?}", outcome.wall_ms, outcome.receipt.peak_memory_bytes);
             assert_eq!(outcome.end, End::LimitHit(Limit::Memory), "{mode}: {:?}", outcome.receipt);
+            assert_eq!(outcome.receipt.notes.is_empty(), !watched, "what sampling can't see is said");
             assert!(begun.elapsed() < Duration::from_secs(10), "{mode}");
             assert!(outcome.receipt.peak_memory_bytes.unwrap() > 32 * MIB);
         }
         assert!(bench.run(&bench.policy(&["true"])).end.success(), "the next run is well");
+    }
+}
+
+case! {
+    fn pages_shared_by_forks_count_once(bench: &Bench) {
+        let mut policy = bench.policy(&["shareby"]);
+        policy.limits.memory_bytes = 64 * MIB;
+        let outcome = bench.run(&policy);
+        assert_eq!(outcome.end, End::Exited(0), "nine processes share 40 MiB: {:?}", outcome.receipt);
+    }
+}
+
+case! {
+    fn memory_that_outlives_its_mappings_is_not_to_be_had_where_mappings_are_counted(bench: &Bench) {
+        let outcome = bench.run(&bench.policy(&["lasting"]));
+        let watched = outcome.receipt.limits.memory.enforced_by == Enforcement::Watchdog;
+        let expected = if watched {
+            ["errno 12", "errno 19", "errno 38", "errno 38", "errno 38", "errno 1", "errno 1", "ok", "ok"]
+        } else {
+            ["ok"; 9]
+        };
+        assert_eq!(outcome.stdout.text().lines().collect::<Vec<_>>(), expected);
     }
 }
 

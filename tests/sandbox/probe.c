@@ -3,11 +3,16 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/ioctl.h>
 #include <sys/ptrace.h>
 #include <sys/stat.h>
@@ -48,6 +53,85 @@ static void eat(int shared) {
         if (p == MAP_FAILED) exit(3);
         memset(p, 1, step);
     }
+}
+
+/* Children that fill sockets or pipes and stay; they hold memory that is in no address space. */
+static int eat_buffers(int sockets) {
+    static char block[65536];
+    for (int child = 0; child < 8; child++) {
+        if (fork() != 0) continue;
+        int ends[2];
+        while ((sockets ? socketpair(AF_UNIX, SOCK_STREAM, 0, ends) : pipe(ends)) == 0) {
+            int large = 4 << 20;
+            setsockopt(ends[1], SOL_SOCKET, SO_SNDBUF, &large, sizeof large);
+            fcntl(ends[1], F_SETFL, O_NONBLOCK);
+            while (write(ends[1], block, sizeof block) > 0) {}
+        }
+        for (;;) pause();
+    }
+    sleep(5);
+    return 5;
+}
+
+/* Reads a page here and there of what is never written: only the page tables grow. */
+static void eat_tables(void) {
+    size_t step = 2UL << 20, size = 64UL << 30;
+    volatile char *p = mmap(0, size, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (p == MAP_FAILED) exit(3);
+    for (size_t at = 0; at < size; at += step) (void)p[at];
+    sleep(5);
+}
+
+static void *eat_in_thread(void *nothing) { eat(0); return nothing; }
+
+/* Shares pages with its children, as programs do that fork workers. */
+static int share_by_forking(void) {
+    size_t size = 40 << 20;
+    char *p = mmap(0, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (p == MAP_FAILED) return 3;
+    memset(p, 1, size);
+    for (int child = 0; child < 8; child++) if (fork() == 0) { usleep(500000); _exit(p[child] - 1); }
+    int failed = 0, status;
+    while (wait(&status) > 0) failed |= status;
+    return failed ? 1 : 0;
+}
+
+/* Memory that would outlive its mappings; then the controls, which must go on working. */
+static void lasting_memory(void) {
+    void *p = mmap(0, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    answer(p == MAP_FAILED ? -1 : 0);
+    int zero = open("/dev/zero", O_RDWR);
+    p = mmap(0, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, zero, 0);
+    answer(p == MAP_FAILED ? -1 : 0);
+    answer(syscall(SYS_shmget, 0, 4096, 01600));
+    answer(syscall(SYS_msgget, 0, 01600));
+    answer(syscall(SYS_semget, 0, 1, 01600));
+    int ends[2];
+    if (pipe(ends)) exit(2);
+    answer(fcntl(ends[1], F_SETPIPE_SZ, 1 << 20));
+    answer(prctl(PR_SET_THP_DISABLE, 0, 0, 0, 0));
+    char byte = 1;
+    answer(read(zero, &byte, 1) == 1 && byte == 0 ? 0 : -1);
+    int file = open("/dev/shm/x", O_CREAT | O_RDWR, 0600);
+    if (ftruncate(file, 4096)) exit(2);
+    p = mmap(0, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
+    answer(p == MAP_FAILED ? -1 : 0);
+}
+
+/* Acts on another process that ask for no more than its id. */
+static void meddle(int pid) {
+    struct rlimit none = {0, 0};
+    struct sched_param plain = {0};
+    cpu_set_t all;
+    memset(&all, 0xff, sizeof all);
+    answer(syscall(SYS_prlimit64, pid, RLIMIT_CORE, &none, 0));
+    answer(syscall(SYS_sched_setscheduler, pid, SCHED_BATCH, &plain));
+    answer(syscall(SYS_sched_setparam, pid, &plain));
+    answer(syscall(SYS_sched_setaffinity, pid, sizeof all, &all));
+    answer(setpriority(PRIO_PROCESS, pid, 5));
+    answer(setpriority(PRIO_USER, pid, 5));
+    answer(syscall(SYS_ioprio_set, 1, pid, 3 << 13));
+    answer(syscall(SYS_ioprio_set, 3, pid, 3 << 13));
 }
 
 static void hostile_output(const char *dir) {
@@ -172,6 +256,17 @@ int main(int argc, char **argv) {
         while (wait(&status) > 0) failed |= status;
         return failed ? 1 : 0;
     }
+    if (is(mode, "eatsockets")) return eat_buffers(1);
+    if (is(mode, "eatpipes")) return eat_buffers(0);
+    if (is(mode, "eattables")) { eat_tables(); return 5; }
+    if (is(mode, "eatheadless")) {
+        pthread_t thread;
+        if (pthread_create(&thread, 0, eat_in_thread, 0)) return 2;
+        syscall(SYS_exit, 0);
+    }
+    if (is(mode, "shareby")) return share_by_forking();
+    if (is(mode, "lasting")) { lasting_memory(); return 0; }
+    if (is(mode, "meddle")) { meddle(atoi(argv[2])); return 0; }
     if (is(mode, "spin")) for (volatile unsigned long n = 0;; n++) {}
     if (is(mode, "flood")) {
         static char block[65536];

@@ -12,6 +12,7 @@ use super::program::{Action, Check, Rule, Rules};
 use crate::sandbox::policy::SeccompProfile;
 
 const EPERM: Action = Action::Errno(1);
+const ENOMEM: Action = Action::Errno(12);
 const ENOSYS: Action = Action::Errno(38);
 
 macro_rules! numbers {
@@ -30,21 +31,20 @@ const ALLOWED: &[libc::c_long] = numbers! {
     SYS_msgsnd SYS_msgrcv SYS_msgctl SYS_fcntl SYS_flock SYS_fsync SYS_fdatasync SYS_sync_file_range SYS_truncate
     SYS_ftruncate SYS_getcwd SYS_chdir SYS_fchdir SYS_mkdirat SYS_unlinkat SYS_renameat2 SYS_linkat SYS_symlinkat
     SYS_readlinkat SYS_faccessat SYS_faccessat2 SYS_newfstatat SYS_statx SYS_getdents64 SYS_umask SYS_gettimeofday
-    SYS_getrlimit SYS_setrlimit SYS_prlimit64 SYS_getrusage SYS_sysinfo SYS_times SYS_getuid SYS_geteuid SYS_getgid
+    SYS_getrlimit SYS_setrlimit SYS_getrusage SYS_sysinfo SYS_times SYS_getuid SYS_geteuid SYS_getgid
     SYS_getegid SYS_getresuid SYS_getresgid SYS_getgroups SYS_setuid SYS_setgid SYS_setreuid SYS_setregid
     SYS_setresuid SYS_setresgid SYS_setgroups SYS_setfsuid SYS_setfsgid SYS_setpgid SYS_getpgid SYS_getppid
     SYS_setsid SYS_getsid SYS_capget SYS_capset SYS_rt_sigpending SYS_rt_sigtimedwait SYS_rt_sigqueueinfo
-    SYS_rt_tgsigqueueinfo SYS_rt_sigsuspend SYS_sigaltstack SYS_statfs SYS_fstatfs SYS_getpriority SYS_setpriority
-    SYS_sched_setparam SYS_sched_getparam SYS_sched_setscheduler SYS_sched_getscheduler SYS_sched_get_priority_max
-    SYS_sched_get_priority_min SYS_sched_rr_get_interval SYS_sched_setaffinity SYS_sched_getaffinity
-    SYS_sched_setattr SYS_sched_getattr SYS_mlock SYS_munlock SYS_mlockall SYS_munlockall SYS_mlock2 SYS_prctl
+    SYS_rt_tgsigqueueinfo SYS_rt_sigsuspend SYS_sigaltstack SYS_statfs SYS_fstatfs SYS_getpriority
+    SYS_sched_getparam SYS_sched_getscheduler SYS_sched_get_priority_max SYS_sched_get_priority_min
+    SYS_sched_rr_get_interval SYS_sched_getaffinity SYS_sched_getattr SYS_mlock SYS_munlock SYS_mlockall SYS_munlockall SYS_mlock2 SYS_prctl
     SYS_sync SYS_syncfs SYS_gettid SYS_readahead SYS_setxattr SYS_lsetxattr SYS_fsetxattr SYS_getxattr
     SYS_lgetxattr SYS_fgetxattr SYS_listxattr SYS_llistxattr SYS_flistxattr SYS_removexattr SYS_lremovexattr
     SYS_fremovexattr SYS_futex SYS_set_robust_list SYS_get_robust_list SYS_set_tid_address SYS_restart_syscall
     SYS_fadvise64 SYS_timer_create SYS_timer_settime SYS_timer_gettime SYS_timer_getoverrun SYS_timer_delete
     SYS_clock_gettime SYS_clock_getres SYS_clock_nanosleep SYS_epoll_create1 SYS_epoll_ctl SYS_epoll_pwait
     SYS_epoll_pwait2 SYS_utimensat SYS_mq_open SYS_mq_unlink SYS_mq_timedsend SYS_mq_timedreceive SYS_mq_notify
-    SYS_mq_getsetattr SYS_ioprio_set SYS_ioprio_get SYS_inotify_init1 SYS_inotify_add_watch SYS_inotify_rm_watch
+    SYS_mq_getsetattr SYS_ioprio_get SYS_inotify_init1 SYS_inotify_add_watch SYS_inotify_rm_watch
     SYS_pselect6 SYS_ppoll SYS_splice SYS_tee SYS_vmsplice SYS_signalfd4 SYS_timerfd_create SYS_timerfd_settime
     SYS_timerfd_gettime SYS_eventfd2 SYS_fallocate SYS_pipe2 SYS_preadv SYS_pwritev SYS_preadv2 SYS_pwritev2
     SYS_getcpu SYS_getrandom SYS_membarrier SYS_copy_file_range SYS_pkey_mprotect SYS_pkey_alloc SYS_pkey_free
@@ -201,14 +201,64 @@ pub(crate) fn rules(choice: Choice) -> Rules {
     // Its mode is behind a pointer, so only programs of ours have it.
     let openat2 = if choice.profile == SeccompProfile::Helper { Action::Allow } else { ENOSYS };
     put(libc::SYS_openat2, Rule::always(openat2));
-    let memfd = if choice.deny_memory_files { ENOSYS } else { Action::Allow };
-    put(libc::SYS_memfd_create, Rule::always(memfd));
+    put(libc::SYS_memfd_create, Rule::always(Action::Allow));
+    put(libc::SYS_prlimit64, spare_the_init(0));
+    put(libc::SYS_sched_setparam, spare_the_init(0));
+    put(libc::SYS_sched_setscheduler, spare_the_init(0));
+    put(libc::SYS_sched_setaffinity, spare_the_init(0));
+    put(libc::SYS_sched_setattr, spare_the_init(0));
+    put(libc::SYS_setpriority, spare_the_init_and_its_user(PRIO_USER));
+    put(libc::SYS_ioprio_set, spare_the_init_and_its_user(IOPRIO_WHO_USER));
+    if choice.watched_memory {
+        for (number, rule) in only_counted_memory() {
+            put(number, rule);
+        }
+    }
     if choice.emulate_ownership {
         for number in OWNERSHIP.iter().chain(OWNERSHIP_OLD) {
             put(*number, Rule::always(Action::Errno(0)));
         }
     }
     Rules { by_number, unknown: ENOSYS }
+}
+
+const INIT: i32 = 1;
+const PRIO_USER: i32 = 2;
+const IOPRIO_WHO_USER: i32 = 3;
+
+/// The init has the program's id, and these calls ask for no more than that: they could take its descriptors, its
+/// processor time or its turn.
+fn spare_the_init(pid: u8) -> Rule {
+    deny_when(vec![vec![exactly(pid, INIT)]])
+}
+
+/// The same for calls that name a process by the second argument, or all of a user, whose the init is.
+fn spare_the_init_and_its_user(user: i32) -> Rule {
+    deny_when(vec![vec![exactly(1, INIT)], vec![exactly(0, user)]])
+}
+
+/// Leaves out memory that stays when no process has it mapped any more, or that is kept for whole pages by a part.
+fn only_counted_memory() -> Vec<(libc::c_long, Rule)> {
+    let deny_with = |checks: Vec<Check>, action: Action| Rule {
+        clauses: vec![(checks, action)],
+        otherwise: Action::Allow,
+    };
+    let shared = (libc::MAP_SHARED | libc::MAP_ANONYMOUS).cast_unsigned();
+    let pipe_size = vec![exactly(1, libc::F_SETPIPE_SZ)];
+    let huge_pages = vec![exactly(0, libc::PR_SET_THP_DISABLE)];
+    // A wish that the kernel need not fulfil: programs go on with the size there is.
+    let send_buffer = vec![exactly(1, libc::SOL_SOCKET), exactly(2, libc::SO_SNDBUF)];
+    vec![
+        (libc::SYS_memfd_create, Rule::always(ENOSYS)),
+        (libc::SYS_mmap, deny_with(vec![bits(3, shared)], ENOMEM)),
+        (libc::SYS_shmget, Rule::always(ENOSYS)),
+        (libc::SYS_msgget, Rule::always(ENOSYS)),
+        (libc::SYS_semget, Rule::always(ENOSYS)),
+        (libc::SYS_vmsplice, Rule::always(ENOSYS)),
+        (libc::SYS_fcntl, deny_with(pipe_size, EPERM)),
+        (libc::SYS_prctl, deny_with(huge_pages, EPERM)),
+        (libc::SYS_setsockopt, deny_with(send_buffer, Action::Errno(0))),
+    ]
 }
 
 /// Newer than the C library's headers on some hosts.
@@ -220,7 +270,7 @@ mod tests {
     use super::*;
 
     const TEST: Choice =
-        Choice { profile: SeccompProfile::Test, emulate_ownership: false, deny_memory_files: false };
+        Choice { profile: SeccompProfile::Test, emulate_ownership: false, watched_memory: false };
 
     fn answer(choice: Choice, number: libc::c_long, arguments: &[u64]) -> u32 {
         let mut all = [0; 6];
@@ -355,10 +405,53 @@ mod tests {
         let emulating = Choice { emulate_ownership: true, ..TEST };
         assert_eq!(answer(emulating, libc::SYS_fchownat, &[]), Action::Errno(0).value());
         assert_eq!(answer(TEST, libc::SYS_fchownat, &[]), Action::Allow.value());
-        let watched = Choice { deny_memory_files: true, ..TEST };
+        let watched = Choice { watched_memory: true, ..TEST };
         assert_eq!(answer(watched, libc::SYS_memfd_create, &[]), ENOSYS.value());
+        let shared = u64::from((libc::MAP_SHARED | libc::MAP_ANONYMOUS).cast_unsigned());
+        let private = u64::from((libc::MAP_PRIVATE | libc::MAP_ANONYMOUS).cast_unsigned());
+        for (number, arguments, expected) in [
+            (libc::SYS_mmap, vec![0, 4096, 3, shared], ENOMEM),
+            (libc::SYS_mmap, vec![0, 4096, 3, private], Action::Allow),
+            (libc::SYS_mmap, vec![0, 4096, 3, u64::from(libc::MAP_SHARED.cast_unsigned())], Action::Allow),
+            (libc::SYS_shmget, vec![], ENOSYS),
+            (libc::SYS_msgget, vec![], ENOSYS),
+            (libc::SYS_semget, vec![], ENOSYS),
+            (libc::SYS_vmsplice, vec![], ENOSYS),
+            (libc::SYS_fcntl, vec![0, 1031, 1 << 20], EPERM),
+            (libc::SYS_fcntl, vec![0, 1], Action::Allow),
+            (libc::SYS_prctl, vec![41, 0], EPERM),
+            (libc::SYS_prctl, vec![15, 0], Action::Allow),
+            (libc::SYS_setsockopt, vec![0, 1, 7], Action::Errno(0)),
+            (libc::SYS_setsockopt, vec![0, 1, 8], Action::Allow),
+        ] {
+            assert_eq!(answer(watched, number, &arguments), expected.value(), "call {number} {arguments:?}");
+            assert_eq!(
+                answer(TEST, number, &arguments),
+                Action::Allow.value(),
+                "call {number} {arguments:?}"
+            );
+        }
         let helper = Choice { profile: SeccompProfile::Helper, ..TEST };
         assert_eq!(answer(helper, libc::SYS_openat2, &[]), Action::Allow.value());
+    }
+
+    #[test]
+    fn calls_that_take_a_pid_leave_the_init_alone() {
+        for number in [
+            libc::SYS_prlimit64,
+            libc::SYS_sched_setparam,
+            libc::SYS_sched_setscheduler,
+            libc::SYS_sched_setaffinity,
+            libc::SYS_sched_setattr,
+        ] {
+            assert_eq!(answer(TEST, number, &[1]), EPERM.value(), "call {number}");
+            assert_eq!(answer(TEST, number, &[(1 << 32) | 1]), EPERM.value(), "call {number}");
+            assert!(allowed(number, &[0]) && allowed(number, &[2]), "call {number}");
+        }
+        for (number, user) in [(libc::SYS_setpriority, 2), (libc::SYS_ioprio_set, 3)] {
+            assert!(!allowed(number, &[user, 0]) && !allowed(number, &[user - 2, 1]), "call {number}");
+            assert!(allowed(number, &[user - 2, 0]), "call {number}");
+        }
     }
 
     #[test]

@@ -49,14 +49,23 @@ impl Devices {
     }
 
     /// Mounts `/dev`, read-only.
-    pub(super) fn mount(&self, root: &OwnedFd, memory_bytes: u64) -> Result<(), Fault> {
+    ///
+    /// A shared mapping of `/dev/zero` is memory that stays when it is unmapped in part. Where memory is `watched` by
+    /// sampling processes, `/dev/full` stands in for it: that reads the same, and has no mappings.
+    pub(super) fn mount(&self, root: &OwnedFd, memory_bytes: u64, watched: bool) -> Result<(), Fault> {
         let step = "make /dev";
         let at = point::open(root, Path::new("/dev"), Kind::Directory, false)?;
         let dev = tmpfs(64 * 1024, 64, "0755", MountAttrFlags::empty())?;
         attach(&dev, &at).step(step)?;
         for (name, device) in &self.mounts {
             let target = point::open(&dev, Path::new(name), Kind::File, true)?;
-            attach(device, &target).step(step)?;
+            if watched && *name == "full" {
+                let zero = point::open(&dev, Path::new("zero"), Kind::File, true)?;
+                attach(device, &target).step(step)?;
+                attach(&clone_at(device, "").step(step)?, &zero).step(step)?;
+            } else if !(watched && *name == "zero") {
+                attach(device, &target).step(step)?;
+            }
         }
         for (name, target) in LINKS {
             rustix::fs::symlinkat(target, &dev, name).step(step)?;
