@@ -33,7 +33,7 @@ use std::net::ToSocketAddrs as _;
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 
 use arguments::Arguments;
 use content::Block;
@@ -49,19 +49,21 @@ cargo bench --bench registry -- [--quick] [--sustained] [--rounds N] [--only TEX
   --only TEXT  rows whose title has this text; those that pull need one that pushes
   --url ...    measure a registry that runs already, instead of starting any; may be given again";
 
-const ROWS: &[Row] = &[
-    Row { work: Work::PushImages, title: "push 1 MiB image, c=2", connections: 2, acts: 200 },
-    Row { work: Work::PushImages, title: "push 1 MiB image, c=10", connections: 10, acts: 400 },
-    Row { work: Work::PullImages, title: "pull 1 MiB image, c=2", connections: 2, acts: 0 },
-    Row { work: Work::PullImages, title: "pull 1 MiB image, c=10", connections: 10, acts: 0 },
-    Row { work: Work::HeadManifests, title: "HEAD manifest, c=10", connections: 10, acts: 0 },
-    Row { work: Work::PushBlobs, title: "push 100 MiB blob, c=2", connections: 2, acts: 8 },
-    Row { work: Work::PullBlobs, title: "pull 100 MiB blob, c=2", connections: 2, acts: 0 },
-];
-const SUSTAINED: Row =
-    Row { work: Work::PushBlobs, title: "push 100 MiB blob, c=2, 3 GiB", connections: 2, acts: 30 };
+/// A row that every round has.
+const fn row(work: Work, title: &'static str, connections: usize, acts: usize) -> Row {
+    Row { work, title, connections, acts, rounds: usize::MAX }
+}
 
-const MIB: usize = 1024 * 1024;
+const ROWS: &[Row] = &[
+    row(Work::PushImages, "push 1 MiB image, c=2", 2, 200),
+    row(Work::PushImages, "push 1 MiB image, c=10", 10, 400),
+    row(Work::PullImages, "pull 1 MiB image, c=2", 2, 0),
+    row(Work::PullImages, "pull 1 MiB image, c=10", 10, 0),
+    row(Work::HeadManifests, "HEAD manifest, c=10", 10, 0),
+    row(Work::PushBlobs, "push 100 MiB blob, c=2", 2, 8),
+    row(Work::PullBlobs, "pull 100 MiB blob, c=2", 2, 0),
+];
+const SUSTAINED: Row = Row { rounds: 1, ..row(Work::PushBlobs, "push 100 MiB blob, c=2, 3 GiB", 2, 30) };
 
 fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse(USAGE, &["--quick", "--sustained"], &["--rounds", "--only", "--url"]);
@@ -72,8 +74,8 @@ fn main() -> anyhow::Result<()> {
     let quick = arguments.has("--quick");
     let mut bounds = Bounds {
         span: Duration::from_millis(if quick { 300 } else { 3000 }),
-        small: Block::new(MIB)?,
-        large: Block::new(100 * MIB)?,
+        small: Block::new(rows::SMALL)?,
+        large: Block::new(rows::LARGE)?,
         round: 0,
     };
     let only = arguments.all("--only").last().unwrap_or_default();
@@ -87,9 +89,11 @@ fn main() -> anyhow::Result<()> {
         }
     }
     let mut measured: Vec<Vec<Option<Measured>>> = vec![vec![None; subjects.len()]; rows.len()];
-    for round in 0..arguments.number("--rounds", 2) {
+    let rounds = arguments.number("--rounds", 2);
+    ensure_room(folder.path(), &rows, rounds, subjects.len())?;
+    for round in 0..rounds {
         bounds.round = round;
-        for (row, cells) in rows.iter().zip(&mut measured) {
+        for (row, cells) in rows.iter().zip(&mut measured).filter(|(row, _)| round < row.rounds) {
             for (subject, cell) in subjects.iter_mut().zip(cells.iter_mut()) {
                 eprintln!("round {}: {}, {}", round + 1, row.title, subject.name);
                 let round = subject
@@ -106,6 +110,22 @@ fn main() -> anyhow::Result<()> {
     print(&rows, &subjects, &measured, &mut report);
     print_memory(&subjects, &mut report);
     report.finish(arguments.json.as_deref())
+}
+
+/// Refuses to fill a disk that others may need: half as much again as will be written must be free.
+fn ensure_room(folder: &Path, rows: &[Row], rounds: usize, subjects: usize) -> anyhow::Result<()> {
+    let a_subject: usize = rows.iter().map(|row| row.bytes_written() * rounds.min(row.rounds)).sum();
+    let wanted = (a_subject * subjects) as u64 * 3 / 2;
+    let disk = rustix::fs::statvfs(folder)?;
+    let free = disk.f_bavail * disk.f_frsize;
+    ensure!(
+        free >= wanted,
+        "{} has {} MB free, and this run wants {} MB: name a folder on another disk by TMPDIR, or use --quick",
+        folder.display(),
+        free / 1_000_000,
+        wanted / 1_000_000,
+    );
+    Ok(())
 }
 
 /// Pantry, its peer and the disk; or the registries that run already.

@@ -14,3 +14,11 @@ pub fn write(folder: &Path, blob: &Blob<'_>) -> anyhow::Result<u64> {
     file.sync_all()?;
     Ok(blob.size() as u64)
 }
+
+/// Makes room: nobody pulls these.
+pub fn clear(folder: &Path) -> anyhow::Result<()> {
+    for entry in fs_err::read_dir(folder)? {
+        fs_err::remove_file(entry?.path())?;
+    }
+    Ok(())
+}

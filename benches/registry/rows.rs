@@ -16,6 +16,11 @@ use crate::process::{memory, processor_time};
 use crate::raw;
 use crate::requests::{self, Image, Stored};
 
+/// Size of a small layer.
+pub const SMALL: usize = 1024 * 1024;
+/// Size of a large one.
+pub const LARGE: usize = 100 * 1024 * 1024;
+
 /// What takes part.
 pub struct Subject {
     pub name: String,
@@ -50,6 +55,19 @@ pub struct Row {
     pub connections: usize,
     /// So many acts in a round; 0 where a round lasts a time instead.
     pub acts: usize,
+    /// So many rounds at most.
+    pub rounds: usize,
+}
+
+impl Row {
+    /// Bytes that a subject writes in a round.
+    pub fn bytes_written(&self) -> usize {
+        match self.work {
+            Work::PushImages => self.acts * SMALL,
+            Work::PushBlobs => self.acts * LARGE,
+            Work::PullImages | Work::HeadManifests | Work::PullBlobs => 0,
+        }
+    }
 }
 
 /// Time and content of rounds.
@@ -179,6 +197,9 @@ impl Subject {
         self.images.append(&mut images);
         self.blobs.append(&mut blobs);
         self.check(row)?;
+        if let Kind::Disk { folder } = &self.kind {
+            raw::clear(folder)?;
+        }
         Ok(Measured { latencies, elapsed, bytes, ..Measured::default() })
     }
 
