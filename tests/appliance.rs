@@ -5,16 +5,22 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::format_collect, missing_docs)]
 
+#[path = "appliance/accounts.rs"]
+mod accounts;
 #[path = "appliance/clients.rs"]
 mod clients;
 #[path = "appliance/command_line.rs"]
 mod command_line;
 #[path = "appliance/crash.rs"]
 mod crash;
+#[path = "appliance/crash_install.rs"]
+mod crash_install;
 #[path = "appliance/failures.rs"]
 mod failures;
 #[path = "appliance/install.rs"]
 mod install;
+#[path = "appliance/leaks.rs"]
+mod leaks;
 #[path = "appliance/registry.rs"]
 mod registry;
 #[path = "appliance/serve.rs"]

@@ -1,11 +1,17 @@
-//! kill -9 at every boundary of every task: after a restart the change goes on or is undone, nothing stays behind.
+//! kill -9 at every boundary of a submission's tasks, and inside of them: after a restart the submission goes on to
+//! its end, once, and nothing stays behind.
 
-use super::install::files_in_bin;
-use super::support::{Server, checkout, edit, example, fresh_root, show, until};
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::accounts::Account;
+use super::support::{Server, Start, edit, example, until};
 
 const ENDED: [&str; 5] = ["published", "rejected", "timed_out", "cancelled", "failed"];
 
-const SUBMIT: &[&str] = &[
+const TASKS: &[&str] = &[
     "submit.fetch",
     "submit.check",
     "submit.resolve",
@@ -14,123 +20,117 @@ const SUBMIT: &[&str] = &[
     "submit.await_result",
     "submit.publish",
 ];
-const INSTALL: &[&str] = &[
-    "install.acquire",
-    "install.verify",
-    "install.conflicts",
-    "install.unpack",
-    "install.link",
-    "install.clean",
-];
-const REMOVE: &[&str] = &["remove.unlink", "remove.clean"];
 
-fn points(tasks: &[&str]) -> Vec<String> {
+/// Points inside of tasks, of the request that begins a submission, and of its end.
+const INSIDE: &[&str] = &[
+    "store.submit",
+    "store.submitted",
+    "store.claim",
+    "store.built",
+    "store.attempt_written",
+    "store.dispatched",
+    "trees.before_rename",
+    "trees.after_rename",
+    "trees.after_stamp",
+    "store.result",
+    "store.result_accepted",
+    "store.runner_ended",
+    "store.publish",
+    "store.published",
+    "blobs.close.before_fsync",
+    "blobs.close.after_rename",
+    "changes.submit.end.logged",
+    "changes.submit.end.recorded",
+];
+
+/// The boundaries of tasks, as points.
+pub fn points(tasks: &[&str]) -> Vec<String> {
     tasks
         .iter()
         .flat_map(|task| ["before", "done", "recorded"].map(|at| format!("changes.{task}.{at}")))
         .collect()
 }
 
-#[test]
-fn a_submission_goes_on_after_kill_9_at_every_boundary() {
-    let folder = fresh_root();
-    let root = folder.path().join("root");
-    for (number, point) in points(SUBMIT).iter().enumerate() {
-        let version = format!("1.0.{number}");
-        let package = example("greeter");
-        edit(package.path(), "pantry_package.yaml", "1.0.0", &version);
-        let server = Server::start_on(&root, &[("PANTRY_FAULT", point)]);
-        let output = server.pantry(&["--output", "json", "submit", package.path().to_str().unwrap()]);
-        assert!(output.status.success(), "{point}: {}", show(&output));
-        let id = serde_json::from_slice::<serde_json::Value>(&output.stdout).unwrap()["id"]
-            .as_str()
-            .unwrap()
-            .to_owned();
-        server.until_dead();
-        let server = Server::start_on(&root, &[]);
-        let path = format!("/v1/submissions/{id}");
-        until(&format!("the submission ends after {point}"), || {
-            ENDED.contains(&server.admin_get(&path)["state"].as_str().unwrap_or_default())
-        });
-        let end = server.admin_get(&path);
-        assert_eq!(end["state"], "published", "after {point}: {end:#}\n{}", server.log());
-        assert_eq!(
-            server.get(&format!("/v2/packages/local/greeter/manifests/{version}")).0,
-            200,
-            "after {point}"
-        );
-        until(&format!("no work is left after {point}"), || server.leftovers().is_empty());
-        server.stop();
-    }
+/// A server on this root that ends at the point.
+pub fn armed(account: Account, root: &Path, point: &str) -> Server {
+    Start { account, environment: &[("PANTRY_FAULT", point)], ..Start::default() }.on(root)
 }
 
-#[test]
-fn an_install_and_a_removal_go_on_or_are_undone_after_kill_9_at_every_boundary() {
-    let folder = fresh_root();
-    let root = folder.path().join("root");
-    let server = Server::start_on(&root, &[]);
-    assert_eq!(server.submit(&checkout().join("examples/greeter"))["state"], "published");
+/// A server on this root.
+pub fn plain(account: Account, root: &Path) -> Server {
+    Start { account, ..Start::default() }.on(root)
+}
+
+/// The greeter in another version, for an account to read.
+pub fn greeter(account: Account, version: &str) -> tempfile::TempDir {
+    let package = example("greeter");
+    edit(package.path(), "pantry_package.yaml", "version: 1.0.0", &format!("version: {version}"));
+    account.own(package.path());
+    package
+}
+
+/// Ends the server at the point while it works on a submission, restarts it, and looks at how that ends.
+pub fn submission_survives(account: Account, root: &Path, version: &str, point: &str) {
+    let package = greeter(account, version);
+    let folder = package.path().to_str().unwrap();
+    let server = armed(account, root, point);
+    let ids = |server: &Server| -> BTreeSet<String> {
+        let all = server.submissions();
+        all.iter().map(|submission| submission["id"].as_str().unwrap().to_owned()).collect()
+    };
+    let before = ids(&server);
+    // A client whose server dies at once says so; what was answered is held.
+    let output = server.pantry(&["--output", "json", "submit", folder]);
+    server.until_dead();
+    let server = plain(account, root);
+    let mut new: Vec<String> = ids(&server).difference(&before).cloned().collect();
+    if output.status.success() {
+        let answered: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(new, [answered["id"].as_str().unwrap()], "after {point}");
+    } else if new.is_empty() {
+        new.push(server.json(&["submit", folder])["id"].as_str().unwrap().to_owned());
+    }
+    assert_eq!(new.len(), 1, "after {point}: {new:?}");
+    let path = format!("/v1/submissions/{}", new[0]);
+    until(&format!("the submission ends after {point}"), || {
+        ENDED.contains(&server.admin_get(&path)["state"].as_str().unwrap_or_default())
+    });
+    let end = server.admin_get(&path);
+    assert_eq!(end["state"], "published", "after {point}: {end:#}\n{}", server.log());
+    assert_eq!(
+        server.get(&format!("/v2/packages/local/greeter/manifests/{version}")).0,
+        200,
+        "after {point}"
+    );
+    settle(&server, point);
     server.stop();
-    let mut named = points(INSTALL);
-    named.extend(["install.link.after_wrappers", "install.link.after_launch"].map(str::to_owned));
-    for point in &named {
-        let server = Server::start_on(&root, &[("PANTRY_FAULT", point)]);
-        // The client loses its server; what it says is its own affair.
-        let _ = server.pantry(&["install", "greeter"]);
-        server.until_dead();
-        let server = Server::start_on(&root, &[]);
-        settle(&server, point);
-        agree(&server, point);
-        if server.json(&["list"])["items"].as_array().unwrap().is_empty() {
-            let output = server.pantry(&["install", "greeter"]);
-            assert!(output.status.success(), "after {point}: {}", show(&output));
-        }
-        let run = std::process::Command::new(root.join("bin/greet")).arg("ada").output().unwrap();
-        assert!(run.status.success(), "after {point}: {}", show(&run));
-        let output = server.pantry(&["remove", "greeter"]);
-        assert!(output.status.success(), "after {point}: {}", show(&output));
-        agree(&server, point);
-        server.stop();
-    }
-    for point in &points(REMOVE) {
-        let server = Server::start_on(&root, &[]);
-        let output = server.pantry(&["install", "greeter"]);
-        assert!(output.status.success(), "before {point}: {}", show(&output));
-        server.stop();
-        let server = Server::start_on(&root, &[("PANTRY_FAULT", point)]);
-        let _ = server.pantry(&["remove", "greeter"]);
-        server.until_dead();
-        let server = Server::start_on(&root, &[]);
-        settle(&server, point);
-        agree(&server, point);
-        if !server.json(&["list"])["items"].as_array().unwrap().is_empty() {
-            assert!(server.pantry(&["remove", "greeter"]).status.success());
-        }
-        server.stop();
-    }
 }
 
-/// Waits until every change has ended.
-fn settle(server: &Server, point: &str) {
+/// Waits until every change has ended, and nothing is left of them.
+pub fn settle(server: &Server, point: &str) {
     until(&format!("every change ends after {point}"), || {
         let changes = server.json(&["changes"]);
-        let items = changes["items"].as_array().unwrap();
-        items.iter().all(|item| {
+        changes["items"].as_array().unwrap().iter().all(|item| {
             let state = item["state"].as_str().unwrap();
             assert_ne!(state, "needs_attention", "after {point}: {item:#}");
             matches!(state, "done" | "undone" | "failed" | "cancelled")
         })
     });
-    until(&format!("no work is left after {point}"), || server.leftovers().is_empty());
+    server.until_nothing_is_left(&format!("after {point}"));
 }
 
-/// The list, the wrappers and the launch files tell the same story.
-fn agree(server: &Server, point: &str) {
-    let listed = server.json(&["list"]);
-    let expected: Vec<String> = if listed["items"].as_array().unwrap().is_empty() {
-        Vec::new()
-    } else {
-        ["bin/.launch/greet", "bin/greet"].map(str::to_owned).to_vec()
-    };
-    assert_eq!(files_in_bin(server), expected, "after {point}: {listed:#}");
+#[test]
+fn a_submission_goes_on_after_kill_9_at_every_boundary() {
+    let folder = Account::Caller.fresh_root();
+    for (number, point) in points(TASKS).iter().enumerate() {
+        submission_survives(Account::Caller, &folder.path().join("root"), &format!("1.0.{number}"), point);
+    }
+}
+
+#[test]
+fn a_submission_goes_on_after_kill_9_inside_of_its_tasks() {
+    let folder = Account::Caller.fresh_root();
+    for (number, point) in INSIDE.iter().enumerate() {
+        submission_survives(Account::Caller, &folder.path().join("root"), &format!("2.0.{number}"), point);
+    }
 }

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::support::{Server, checkout, until};
+use super::support::{Server, checkout};
 
 /// Example, and a reason code that its rejection must carry. `docs/rejections.md` has the same table.
 const BROKEN: &[(&str, &str)] = &[
@@ -22,7 +22,6 @@ const BROKEN: &[(&str, &str)] = &[
 fn every_broken_example_is_rejected_with_its_code_and_the_next_good_one_passes() {
     let server = Server::start();
     server.until_healthy();
-    let before = processes_of(&server);
     for (example, code) in BROKEN {
         let submission = server.submit(&checkout().join("examples").join(example));
         assert_eq!(submission["state"], "rejected", "{example}: {submission:#}");
@@ -41,8 +40,7 @@ fn every_broken_example_is_rejected_with_its_code_and_the_next_good_one_passes()
     }
     let good = server.submit(&checkout().join("examples/greeter"));
     assert_eq!(good["state"], "published", "{good:#}");
-    until("no process of a test is left", || processes_of(&server) <= before);
-    until("no work is left", || server.leftovers().is_empty());
+    server.until_nothing_is_left("at the end");
 }
 
 #[test]
@@ -61,29 +59,4 @@ fn the_table_of_the_docs_is_the_table_of_the_test() {
     let mut listed: Vec<String> = BROKEN.iter().map(|(example, _)| (*example).to_owned()).collect();
     listed.sort();
     assert_eq!(folders, listed);
-}
-
-/// How many processes descend from the server.
-fn processes_of(server: &Server) -> usize {
-    let mut parents = std::collections::HashMap::new();
-    for entry in std::fs::read_dir("/proc").unwrap().flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
-            continue;
-        };
-        let stat = std::fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
-        let parent =
-            stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().nth(1)?.parse::<u32>().ok());
-        parents.insert(pid, parent.unwrap_or(0));
-    }
-    let descends = |mut pid: u32| {
-        for _ in 0..64 {
-            match parents.get(&pid) {
-                Some(parent) if *parent == server.pid() => return true,
-                Some(parent) if *parent > 1 => pid = *parent,
-                _ => return false,
-            }
-        }
-        false
-    };
-    parents.keys().filter(|pid| descends(**pid)).count()
 }

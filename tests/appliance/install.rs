@@ -4,7 +4,7 @@ use std::io::{BufRead as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Command, Stdio};
 
-use super::support::{Server, checkout, edit, example, show, signal, until};
+use super::support::{Server, checkout, edit, example, show, signal};
 
 fn with_greeter() -> Server {
     let server = Server::start();
@@ -134,7 +134,7 @@ fn an_update_replaces_and_a_removal_leaves_nothing() {
     assert!(output.status.success(), "{}", show(&output));
     assert!(server.json(&["list"])["items"].as_array().unwrap().is_empty());
     assert_eq!(files_in_bin(&server), Vec::<String>::new());
-    until("no work is left", || server.leftovers().is_empty());
+    server.until_nothing_is_left("at the end");
 }
 
 pub fn files_in_bin(server: &Server) -> Vec<String> {

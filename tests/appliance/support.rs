@@ -8,8 +8,14 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use super::accounts::Account;
+use super::leaks::Watch;
+
 /// The longest that anything in a test may take before it counts as hanging.
 pub const PATIENCE: Duration = Duration::from_secs(90);
+
+/// How long after the end of work something of it may still be there.
+const TIDY: Duration = Duration::from_secs(15);
 
 /// The program under test.
 pub const PANTRY: &str = env!("CARGO_BIN_EXE_pantry");
@@ -31,63 +37,50 @@ pub fn bundle() -> PathBuf {
     bundle
 }
 
-/// A root on which a server has already unpacked the bundle; copied for each test, so that none pays for it again.
-static TEMPLATE: LazyLock<tempfile::TempDir> = LazyLock::new(|| {
-    let folder = tempfile::tempdir().unwrap();
-    let server = Server::start_on(&folder.path().join("root"), &[]);
-    server.until_healthy();
-    server.stop();
-    folder
-});
-
-/// A running `pantry serve` on a root of its own.
-pub struct Server {
-    child: Mutex<Child>,
-    pub url: String,
-    pub root: PathBuf,
-    log: PathBuf,
-    /// Removed with the server.
-    folder: Option<tempfile::TempDir>,
+/// How a server is started.
+#[derive(Clone, Copy, Default)]
+pub struct Start<'a> {
+    pub account: Account,
+    /// Another program than the one under test, such as one with a bundle inside.
+    pub program: Option<&'a Path>,
+    /// Leaves the address to the environment, and the bundle to the program.
+    pub bare: bool,
+    pub environment: &'a [(&'a str, &'a str)],
 }
 
-impl Server {
-    /// A server on a fresh root with the bundle unpacked.
-    pub fn start() -> Self {
-        Self::start_with(&[])
-    }
-
-    /// The same with environment variables.
-    pub fn start_with(environment: &[(&str, &str)]) -> Self {
-        let folder = fresh_root();
-        let mut server = Self::start_on(&folder.path().join("root"), environment);
+impl Start<'_> {
+    /// On a fresh root with the bundle unpacked.
+    pub fn fresh(self) -> Server {
+        let folder = self.account.fresh_root();
+        let mut server = self.on(&folder.path().join("root"));
         server.folder = Some(folder);
         server
     }
 
-    /// A server on a given root, which stays.
-    pub fn start_on(root: &Path, environment: &[(&str, &str)]) -> Self {
-        match Self::try_start(root, environment) {
+    /// On a given root, which stays.
+    pub fn on(self, root: &Path) -> Server {
+        match self.try_on(root) {
             Ok(server) => server,
             Err(log) => panic!("the server did not start:\n{log}"),
         }
     }
 
-    /// As `start_on`; gives what the server said when it does not start.
-    pub fn try_start(root: &Path, environment: &[(&str, &str)]) -> Result<Self, String> {
+    /// As `on`; gives what the server said when it does not start.
+    pub fn try_on(self, root: &Path) -> Result<Server, String> {
         let log = root.with_extension("log");
         std::fs::create_dir_all(root.parent().unwrap()).unwrap();
-        let mut command = Command::new(PANTRY);
+        let program = self.program.map_or_else(|| self.account.program(), Path::to_path_buf);
+        let mut command = self.account.command(&program);
+        command.arg("--root").arg(root).arg("serve").env_remove("PANTRY_FAULT");
+        command.env("PANTRY_STORE_INDEX_URL", index_url());
+        if !self.bare {
+            command.args(["--listen", "127.0.0.1:0"]).env("PANTRY_BUNDLE_LAYOUT", self.account.bundle());
+        }
         command
-            .arg("--root")
-            .arg(root)
-            .args(["serve", "--listen", "127.0.0.1:0"])
-            .env("PANTRY_BUNDLE_LAYOUT", bundle())
-            .env("PANTRY_STORE_INDEX_URL", index_url())
-            .env_remove("PANTRY_FAULT")
-            .envs(environment.iter().copied())
-            .stdin(Stdio::null())
+            .envs(self.environment.iter().copied())
             .stdout(Stdio::piped())
             .stderr(std::fs::OpenOptions::new().create(true).append(true).open(&log).unwrap());
+        let watch = Watch::begin(root);
         let mut child = command.spawn().unwrap();
         let (line, _) = first_line(&mut child);
         let Some(line) = line else {
@@ -96,7 +89,48 @@ impl Server {
             return Err(std::fs::read_to_string(&log).unwrap_or_default());
         };
         let url = line.split_whitespace().find(|word| word.starts_with("http://")).unwrap().to_owned();
-        Ok(Self { child: Mutex::new(child), url, root: root.to_path_buf(), log, folder: None })
+        let (account, root) = (self.account, root.to_path_buf());
+        let fault = self.environment.iter().find(|(name, _)| *name == "PANTRY_FAULT");
+        let fault = fault.map(|(_, point)| (*point).to_owned());
+        let child = Mutex::new(child);
+        Ok(Server { child, url, root, log, account, program, watch, fault, folder: None })
+    }
+}
+
+/// A running `pantry serve` on a root of its own.
+pub struct Server {
+    child: Mutex<Child>,
+    pub url: String,
+    pub root: PathBuf,
+    log: PathBuf,
+    pub account: Account,
+    program: PathBuf,
+    watch: Watch,
+    /// The point at which it is to end.
+    fault: Option<String>,
+    /// Removed with the server.
+    folder: Option<tempfile::TempDir>,
+}
+
+impl Server {
+    /// A server on a fresh root with the bundle unpacked.
+    pub fn start() -> Self {
+        Start::default().fresh()
+    }
+
+    /// The same with environment variables.
+    pub fn start_with(environment: &[(&str, &str)]) -> Self {
+        Start { environment, ..Start::default() }.fresh()
+    }
+
+    /// A server on a given root, which stays.
+    pub fn start_on(root: &Path, environment: &[(&str, &str)]) -> Self {
+        Start { environment, ..Start::default() }.on(root)
+    }
+
+    /// As `start_on`; gives what the server said when it does not start.
+    pub fn try_start(root: &Path, environment: &[(&str, &str)]) -> Result<Self, String> {
+        Start { environment, ..Start::default() }.try_on(root)
     }
 
     pub fn pid(&self) -> u32 {
@@ -121,12 +155,21 @@ impl Server {
     /// Waits until the process has ended by itself (a fault point).
     pub fn until_dead(&self) {
         let mut child = self.child.lock().unwrap();
-        wait_for(&mut child, PATIENCE).unwrap_or_else(|| panic!("the server lives on:\n{}", self.log()));
+        wait_for(&mut child, PATIENCE).unwrap_or_else(|| {
+            panic!("the server lives on, though it should end at {:?}:\n{}", self.fault, self.log())
+        });
     }
 
-    /// What the server has logged.
-    pub fn log(&self) -> String {
+    /// Everything that the server has logged.
+    pub fn whole_log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// The end of what the server has logged, without the requests that went well: for messages.
+    pub fn log(&self) -> String {
+        let log = self.whole_log();
+        let lines: Vec<&str> = log.lines().filter(|line| !line.contains("\"http.status\":2")).collect();
+        lines[lines.len().saturating_sub(30)..].join("\n")
     }
 
     pub fn until_healthy(&self) {
@@ -146,13 +189,17 @@ impl Server {
 
     /// Runs a client command against this server.
     pub fn pantry(&self, arguments: &[&str]) -> Output {
-        Command::new(PANTRY)
-            .arg("--root")
-            .arg(&self.root)
-            .args(arguments)
-            .stdin(Stdio::null())
-            .output()
-            .unwrap()
+        self.pantry_as(self.account, &self.program, arguments)
+    }
+
+    /// The same as somebody else.
+    pub fn pantry_as(&self, account: Account, program: &Path, arguments: &[&str]) -> Output {
+        account.command(program).arg("--root").arg(&self.root).args(arguments).output().unwrap()
+    }
+
+    /// Runs the wrapper of an installed command.
+    pub fn run_installed(&self, command: &str, arguments: &[&str]) -> Output {
+        self.account.command(self.root.join("bin").join(command)).args(arguments).output().unwrap()
     }
 
     /// The same, which must succeed; gives its JSON.
@@ -187,15 +234,22 @@ impl Server {
         self.url.trim_start_matches("http://")
     }
 
-    /// What is left of work: folders of changes and jails, unfinished uploads.
-    pub fn leftovers(&self) -> Vec<PathBuf> {
-        let mut left = Vec::new();
-        for folder in ["tmp", "run/jails", "uploads"] {
-            for entry in std::fs::read_dir(self.root.join(folder)).into_iter().flatten().flatten() {
-                left.push(entry.path());
+    /// What is left of work: files, mounts, control groups and processes, in words.
+    pub fn leftovers(&self) -> Vec<String> {
+        self.watch.left(Some(self.pid()))
+    }
+
+    /// Waits until no work has left anything.
+    pub fn until_nothing_is_left(&self, when: &str) {
+        let began = Instant::now();
+        loop {
+            let left = self.leftovers();
+            if left.is_empty() {
+                return;
             }
+            assert!(began.elapsed() < TIDY, "left {when}: {left:#?}\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(20));
         }
-        left
     }
 }
 
@@ -211,25 +265,7 @@ impl Drop for Server {
 
 /// A folder with a `root` in it on which the bundle is unpacked.
 pub fn fresh_root() -> tempfile::TempDir {
-    let folder = tempfile::tempdir().unwrap();
-    let copied = Command::new("cp")
-        .args(["-a", "--link"])
-        .arg(TEMPLATE.path().join("root"))
-        .arg(folder.path())
-        .status()
-        .unwrap();
-    assert!(copied.success());
-    // What is written in place must not be shared with the template.
-    let root = folder.path().join("root");
-    for file in ["state.redb", "run/lock", "keys/admin-token"] {
-        let path = root.join(file);
-        let bytes = std::fs::read(&path).unwrap();
-        let mode = std::fs::metadata(&path).unwrap().permissions();
-        std::fs::remove_file(&path).unwrap();
-        std::fs::write(&path, bytes).unwrap();
-        std::fs::set_permissions(&path, mode).unwrap();
-    }
-    folder
+    Account::Caller.fresh_root()
 }
 
 /// The stand-in index of the checkout, one for all tests of this process; it ends with the process.
@@ -317,7 +353,7 @@ pub fn signal(pid: u32, signal: nix::sys::signal::Signal) {
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(i32::try_from(pid).unwrap()), signal).unwrap();
 }
 
-fn wait_for(child: &mut Child, patience: Duration) -> Option<std::process::ExitStatus> {
+pub fn wait_for(child: &mut Child, patience: Duration) -> Option<std::process::ExitStatus> {
     let began = Instant::now();
     loop {
         if let Some(status) = child.try_wait().unwrap() {
@@ -331,7 +367,7 @@ fn wait_for(child: &mut Child, patience: Duration) -> Option<std::process::ExitS
 }
 
 /// The first line on stdout; the rest is read away by a thread.
-fn first_line(child: &mut Child) -> (Option<String>, std::thread::JoinHandle<()>) {
+pub fn first_line(child: &mut Child) -> (Option<String>, std::thread::JoinHandle<()>) {
     let stdout = child.stdout.take().unwrap();
     let (sender, receiver) = mpsc::channel();
     let reader = std::thread::spawn(move || {
