@@ -311,3 +311,44 @@ fn what_was_answered_201_is_there_after_kill_9() {
     let got = http().get(format!("{}/v2/local/durable/blobs/{layer}", again.url)).send().unwrap();
     assert_eq!(digest(&got.bytes().unwrap()), layer);
 }
+
+#[test]
+fn what_stalled_clients_sent_is_bounded_and_given_back() {
+    use std::io::Write as _;
+    let server = Server::start();
+    server.until_healthy();
+    let before = resident_kib(&server);
+    // Together five times what may be held; a refused client's write may break off.
+    let clients: Vec<_> = (0..24)
+        .map(|_| {
+            let address = server.address().to_owned();
+            std::thread::spawn(move || {
+                let mut client = std::net::TcpStream::connect(&address).unwrap();
+                client.set_write_timeout(Some(std::time::Duration::from_secs(10))).unwrap();
+                let head = format!(
+                    "PUT /v2/local/held/manifests/t HTTP/1.1\r\nHost: {address}\r\nContent-Type: {IMAGE}\r\nContent-Length: 8388608\r\n\r\n"
+                );
+                client.write_all(head.as_bytes()).unwrap();
+                _ = client.write_all(&vec![b' '; 7 << 20]);
+                client
+            })
+        })
+        .collect();
+    let clients: Vec<_> = clients.into_iter().map(|client| client.join().unwrap()).collect();
+    let grown = resident_kib(&server).saturating_sub(before);
+    assert!(grown < 64 * 1024, "the server grew by {grown} KiB while clients stalled");
+    // A manifest as they usually are needs nothing of what the others hold.
+    let config = put_blob(&server, "local/held", b"{}");
+    let manifest = manifest_of(&config, 2, &[]);
+    assert_eq!(put_manifest(&server, "local/held", "t", IMAGE, &manifest).status(), 201);
+    drop(clients);
+    until("the memory is given back", || resident_kib(&server) < before + 16 * 1024);
+}
+
+#[test]
+fn a_path_that_is_no_text_is_refused_as_a_problem() {
+    let server = Server::start();
+    let (status, problem) = server.get("/v1/packages/%ff");
+    assert_eq!((status, problem["code"].as_str()), (400, Some("path_invalid")));
+    assert!(problem["hint"].is_string() && problem["request_id"].is_string());
+}
