@@ -8,5 +8,6 @@ fn main() -> ExitCode {
     pantry::sandbox::jail_entry();
     pantry::trees::extract_entry();
     pantry::sandbox::settle_name_service();
+    pantry::sandbox::settle_memory();
     pantry::cli::run()
 }

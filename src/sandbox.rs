@@ -75,3 +75,10 @@ pub fn jail_entry() {
 pub fn settle_name_service() {
     sys::settle_name_service();
 }
+
+/// Makes the allocator give memory back to the system when a burst of work is over.
+///
+/// Call it in `main` before any thread exists; it stands here for the same reason.
+pub fn settle_memory() {
+    sys::settle_memory();
+}

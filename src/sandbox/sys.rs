@@ -4,11 +4,13 @@
 //! borrowed descriptors and plain values, so that callers need no `unsafe` of their own.
 
 mod filter;
+mod memory;
 mod mount;
 mod name_service;
 mod process;
 
 pub(crate) use filter::{Insn, load_filter};
+pub(crate) use memory::settle_memory;
 pub(crate) use mount::{ATTR_NODEV, ATTR_NOEXEC, ATTR_NOSUID, ATTR_RDONLY, make_private, set_mount_attr};
 pub(crate) use name_service::settle_name_service;
 pub(crate) use process::{
