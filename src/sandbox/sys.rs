@@ -15,5 +15,5 @@ pub(crate) use mount::{ATTR_NODEV, ATTR_NOEXEC, ATTR_NOSUID, ATTR_RDONLY, make_p
 pub(crate) use name_service::settle_name_service;
 pub(crate) use process::{
     Cloned, close_from, default_signals, exit, fork_single_threaded, join_new_session_keyring,
-    new_cgroup_namespace, place, spawn_in_namespaces, take_inherited,
+    new_cgroup_namespace, place, same_memory, spawn_in_namespaces, take_inherited,
 };

@@ -12,10 +12,11 @@ use fs_err as fs;
 use nix::libc;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
-use self::read::{Descriptors, Reader};
+use self::read::{Descriptors, Reader, Status};
 use super::error::{Fault, Step as _};
 use super::outcome::Limit;
 use super::policy::Network;
+use super::sys;
 use super::wire::{Launch, Sampled, Watch};
 
 const SHORTEST_PAUSE: Duration = Duration::from_millis(20);
@@ -133,18 +134,34 @@ impl Watchdog {
             if status.slots > FEW_SLOTS || !self.own_network {
                 open.add(seen_by, status.slots);
             }
-            each.push((seen_by, status.pages));
+            each.push((seen_by, status));
         }
         let buffers = self.buffers(&open);
         if pages + tables + buffers > self.memory_bytes {
-            // A page that a fork shares is counted in every process so far: look closer, which takes its time.
-            pages = each.into_iter().map(|(pid, pages)| self.reader.share(pid).unwrap_or(pages)).sum();
+            // A page that forks share is counted in each of them so far, and an address space in each process that
+            // has it: look closer, which takes its time.
+            (pages, tables) = self.shares(each);
         }
         let over = pages + tables + buffers > self.memory_bytes;
         // What buffers could hold is no use of memory, unless it ends the run.
         let used = pages + tables + if over { buffers } else { 0 };
         self.seen.peak_memory_bytes = self.seen.peak_memory_bytes.max(used);
         over
+    }
+
+    /// The pages and tables of these processes, each counted once.
+    fn shares(&mut self, each: Vec<(u32, Status)>) -> (u64, u64) {
+        let (mut pages, mut tables) = (0, 0);
+        let mut counted: Vec<u32> = Vec::with_capacity(each.len());
+        for (pid, status) in each {
+            if counted.iter().any(|other| sys::same_memory(*other, pid)) {
+                continue;
+            }
+            counted.push(pid);
+            pages += self.reader.share(pid).unwrap_or(status.pages);
+            tables += status.tables;
+        }
+        (pages, tables)
     }
 
     /// What sockets and pipes hold at the most.

@@ -96,6 +96,16 @@ static int share_by_forking(void) {
     return failed ? 1 : 0;
 }
 
+/* Starts a program the way that lends it the address space until then. */
+static int share_by_vfork(void) {
+    size_t size = 40 << 20;
+    char *p = mmap(0, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (p == MAP_FAILED) return 3;
+    memset(p, 1, size);
+    if (vfork() == 0) { usleep(500000); _exit(0); }
+    return 0;
+}
+
 /* Memory that would outlive its mappings; then the controls, which must go on working. */
 static void lasting_memory(void) {
     void *p = mmap(0, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
@@ -264,7 +274,8 @@ int main(int argc, char **argv) {
         if (pthread_create(&thread, 0, eat_in_thread, 0)) return 2;
         syscall(SYS_exit, 0);
     }
-    if (is(mode, "shareby")) return share_by_forking();
+    if (is(mode, "sharebyfork")) return share_by_forking();
+    if (is(mode, "sharebyvfork")) return share_by_vfork();
     if (is(mode, "lasting")) { lasting_memory(); return 0; }
     if (is(mode, "meddle")) { meddle(atoi(argv[2])); return 0; }
     if (is(mode, "spin")) for (volatile unsigned long n = 0;; n++) {}
