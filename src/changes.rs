@@ -17,8 +17,8 @@
 //! - The conflict keys of a change are held from its creation to its end.
 //! - The clock is the later one of the machine's and the last persisted instant.
 //!
-//! *Limits*: 4 changes run at once (waiting ones don't count); changes that ended in the last 24 hours and the 500
-//! newest are kept; a log is cut after 4 MiB.
+//! *Limits*: 4 changes run at once (waiting ones don't count), beside those of kinds that have places of their own
+//! ([`TaskSet::limit`]); changes that ended in the last 24 hours and the 500 newest are kept; a log is cut after 4 MiB.
 
 mod book;
 mod context;

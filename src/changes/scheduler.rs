@@ -16,13 +16,13 @@ use super::context::Live;
 use super::engine::Inner;
 use super::log::{self, LiveLog};
 use super::plan::{Assignment, Direction, Next, Outcome, Report, advance};
-use super::record::{ChangeState, DEADLINES, READY, UNFINISHED};
+use super::record::{CHANGES, ChangeState, DEADLINES, READY, UNFINISHED};
 use super::{Task, TaskContext, TaskFailure, TaskSet, book, retention};
 use crate::blobs::Stored;
 use crate::names::{ChangeId, Millis};
 use crate::state::{Read as _, Scan, StateError};
 
-/// Changes that run side by side; one that waits doesn't count.
+/// Changes that run side by side, of the kinds that have no places of their own; one that waits doesn't count.
 pub(super) const SIDE_BY_SIDE: usize = 4;
 /// How long to rest after the state could not be read or written.
 const REST: Duration = Duration::from_secs(2);
@@ -37,8 +37,8 @@ struct Scheduler {
     inner: Arc<Inner>,
     tasks: Arc<TaskSet>,
     drivers: JoinSet<Result<(), StateError>>,
-    /// Which change each driver drives.
-    driven: HashMap<Id, ChangeId>,
+    /// Which change each driver drives, and in which group it has its place.
+    driven: HashMap<Id, (ChangeId, Option<&'static str>)>,
     /// Changes whose driver could not write, and until when they are left alone.
     resting: HashMap<ChangeId, Instant>,
     renewed: Instant,
@@ -126,26 +126,14 @@ impl Scheduler {
                 break;
             }
         }
-        let (ready, next) = self
-            .inner
-            .state
-            .read(|rows| {
-                let next = rows.scan(&DEADLINES, &Scan::all(), 1)?;
-                Ok((rows.scan(&READY, &Scan::all(), PAGE)?, next.first().map(|((at, _), ())| *at)))
-            })
-            .await?;
         let instant = Instant::now();
         self.resting.retain(|_, until| *until > instant);
-        for (id, _) in ready {
-            if self.drivers.len() >= SIDE_BY_SIDE {
-                break;
-            }
-            if !self.resting.contains_key(&id) && !self.inner.live().contains_key(&id) {
-                self.begin(id);
-            }
+        let (free, next) = self.free_to_begin().await?;
+        for (id, group) in free {
+            self.begin(id, group);
         }
         if !self.driven.is_empty() && self.renewed.elapsed() >= LONGEST_PAUSE {
-            let ids: Vec<ChangeId> = self.driven.values().cloned().collect();
+            let ids: Vec<ChangeId> = self.driven.values().map(|(id, _)| id.clone()).collect();
             self.inner.state.write(move |tx| book::renew(tx, now, &ids)).await?;
             self.renewed = instant;
         }
@@ -161,7 +149,41 @@ impl Scheduler {
         deadline.into_iter().chain(rest).min().unwrap_or(longest).clamp(Duration::from_millis(1), longest)
     }
 
-    fn begin(&mut self, id: ChangeId) {
+    /// The changes that can go on and have a place, oldest first; and the next deadline.
+    async fn free_to_begin(
+        &self,
+    ) -> Result<(Vec<(ChangeId, Option<&'static str>)>, Option<Millis>), StateError> {
+        let mut taken: HashMap<Option<&'static str>, usize> = HashMap::new();
+        for (_, group) in self.driven.values() {
+            *taken.entry(*group).or_default() += 1;
+        }
+        let mut busy: HashSet<ChangeId> = self.inner.live().keys().cloned().collect();
+        busy.extend(self.resting.keys().cloned());
+        let tasks = Arc::clone(&self.tasks);
+        self.inner
+            .state
+            .read(move |rows| {
+                let next = rows.scan(&DEADLINES, &Scan::all(), 1)?.first().map(|((at, _), ())| *at);
+                let mut free = Vec::new();
+                for (id, _) in rows.scan(&READY, &Scan::all(), PAGE)? {
+                    if busy.contains(&id) {
+                        continue;
+                    }
+                    // A row of a change that is gone is cleared away by its driver.
+                    let kind = rows.get(&CHANGES, &id)?.map(|change| change.kind).unwrap_or_default();
+                    let (group, places) = tasks.places(&kind);
+                    let taken = taken.entry(group).or_default();
+                    if *taken < places {
+                        *taken += 1;
+                        free.push((id, group));
+                    }
+                }
+                Ok((free, next))
+            })
+            .await
+    }
+
+    fn begin(&mut self, id: ChangeId, group: Option<&'static str>) {
         let live = Arc::new(Live {
             cancel: CancellationToken::new(),
             progress: Mutex::default(),
@@ -171,7 +193,7 @@ impl Scheduler {
         let driver =
             Driver { inner: Arc::clone(&self.inner), tasks: Arc::clone(&self.tasks), id: id.clone(), live };
         let handle = self.drivers.spawn(driver.run());
-        self.driven.insert(handle.id(), id);
+        self.driven.insert(handle.id(), (id, group));
     }
 
     fn driver_ended(&mut self, joined: Result<(Id, Result<(), StateError>), tokio::task::JoinError>) {
@@ -180,7 +202,7 @@ impl Scheduler {
             Ok((driver, Err(error))) => (driver, Some(error.to_string())),
             Err(error) => (error.id(), Some(error.to_string())),
         };
-        let Some(id) = self.driven.remove(&driver) else { return };
+        let Some((id, _)) = self.driven.remove(&driver) else { return };
         self.inner.live().remove(&id);
         if let Some(error) = problem {
             tracing::error!(change = %id, error, "the change can't be recorded; it is taken up again soon");

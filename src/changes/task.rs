@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 
+use super::scheduler::SIDE_BY_SIDE;
 use super::{EventKey, TaskContext, TaskFailure};
 use crate::names::Millis;
 
@@ -60,9 +61,12 @@ pub trait Task: Send + Sync {
     fn undo<'a>(&'a self, ctx: &'a TaskContext) -> BoxFuture<'a, Result<(), TaskFailure>>;
 }
 
-/// The kinds of task that this process knows.
+/// The kinds of task that this process knows, and how many changes of a kind run at a time.
 #[derive(Clone, Default)]
-pub struct TaskSet(HashMap<&'static str, Arc<dyn Task>>);
+pub struct TaskSet {
+    tasks: HashMap<&'static str, Arc<dyn Task>>,
+    limits: HashMap<&'static str, usize>,
+}
 
 impl TaskSet {
     /// A set without any.
@@ -73,10 +77,24 @@ impl TaskSet {
 
     /// Adds a kind; of two of the same name the later one counts.
     pub fn add(&mut self, task: Arc<dyn Task>) {
-        self.0.insert(task.kind(), task);
+        self.tasks.insert(task.kind(), task);
+    }
+
+    /// Gives the changes of this kind places of their own, at least one: they take none of the others', and no more
+    /// of them run at a time. Changes that wait take no place.
+    pub fn limit(&mut self, change_kind: &'static str, at_a_time: usize) {
+        self.limits.insert(change_kind, at_a_time.max(1));
     }
 
     pub(super) fn get(&self, kind: &str) -> Option<&Arc<dyn Task>> {
-        self.0.get(kind)
+        self.tasks.get(kind)
+    }
+
+    /// The group in which changes of this kind find a place, and its size.
+    pub(super) fn places(&self, change_kind: &str) -> (Option<&'static str>, usize) {
+        match self.limits.get_key_value(change_kind) {
+            Some((kind, places)) => (Some(*kind), *places),
+            None => (None, SIDE_BY_SIDE),
+        }
     }
 }

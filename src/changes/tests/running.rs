@@ -6,7 +6,7 @@ use futures_util::FutureExt as _;
 
 use super::world::{Journal, Kinds, World, code, within};
 use crate::changes::scheduler::SIDE_BY_SIDE;
-use crate::changes::{ChangeError, EventKey, Step, TaskFailure};
+use crate::changes::{ChangeError, EventKey, NewChange, Step, TaskFailure};
 use crate::names::{ChangeId, Clock as _};
 
 #[tokio::test]
@@ -47,6 +47,33 @@ async fn at_most_four_changes_run_at_once_and_waiting_ones_take_no_place() {
         world.ended(&id).await;
     }
     assert_eq!(journal.count("run t.hang AfterRestart"), SIDE_BY_SIDE);
+}
+
+#[tokio::test]
+async fn a_kind_with_places_of_its_own_takes_none_of_the_others() {
+    let journal = Journal::default();
+    let kinds = || Kinds::new(&journal).limit("few", 2).hangs("t.hang").done("t.done");
+    let world = World::new(kinds()).await;
+    let few = |task: &'static str| NewChange { kind: "few".into(), ..world.new_change(&[task]) };
+    for _ in 0..5 {
+        world.submit(few("t.hang")).await.unwrap();
+    }
+    let queued = world.submit(few("t.done")).await.unwrap();
+    // Others find a place at once, though more of the first kind are queued than there are places at all.
+    let other = world.begin(&["t.done"]).await;
+    assert_eq!(world.ended(&other).await.state, "done");
+    assert_eq!(journal.count("run t.hang FirstRun"), 2);
+    assert_eq!(world.view(&queued).await.state, "queued");
+    for _ in 0..SIDE_BY_SIDE {
+        world.begin(&["t.hang"]).await;
+    }
+    within(async {
+        while journal.count("run t.hang FirstRun") < 2 + SIDE_BY_SIDE {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    assert_eq!(world.view(&queued).await.state, "queued");
 }
 
 #[tokio::test]

@@ -90,12 +90,13 @@ impl Journal {
 /// The kinds of task of a test; made anew for each process of the world.
 pub(super) struct Kinds {
     tasks: HashMap<&'static str, Arc<Scripted>>,
+    limits: Vec<(&'static str, usize)>,
     pub(super) journal: Journal,
 }
 
 impl Kinds {
     pub(super) fn new(journal: &Journal) -> Self {
-        Self { tasks: HashMap::new(), journal: journal.clone() }
+        Self { tasks: HashMap::new(), limits: Vec::new(), journal: journal.clone() }
     }
 
     pub(super) fn task<R, U>(mut self, kind: &'static str, run: R, undo: U) -> Self
@@ -107,6 +108,12 @@ impl Kinds {
         let task =
             Scripted { kind, pivot, run: Box::new(run), undo: Box::new(undo), journal: self.journal.clone() };
         self.tasks.insert(kind, Arc::new(task));
+        self
+    }
+
+    /// Gives changes of this kind places of their own.
+    pub(super) fn limit(mut self, change_kind: &'static str, at_a_time: usize) -> Self {
+        self.limits.push((change_kind, at_a_time));
         self
     }
 
@@ -188,6 +195,9 @@ impl World {
         let mut tasks = TaskSet::new();
         for task in kinds.tasks.into_values() {
             tasks.add(task);
+        }
+        for (kind, at_a_time) in kinds.limits {
+            tasks.limit(kind, at_a_time);
         }
         changes.start(tasks);
         Self { root, owned: None, clock, state, changes, ids }
