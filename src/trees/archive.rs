@@ -11,23 +11,35 @@ use super::error::Refusal;
 /// How many bytes of compressed input an archive may blow up without being looked at: small ones may be all zeros.
 const RATIO_FREE_BYTES: u64 = 16 << 20;
 
+/// Bytes of a header of an entry; what fails within the first one was never an archive.
+const HEADER_BYTES: u64 = 512;
+
 /// What a read was refused for; readers between it and us may wrap their errors.
 #[derive(Clone, Default)]
-pub(crate) struct Verdict(Rc<RefCell<Option<Refusal>>>);
+pub(crate) struct Verdict {
+    refusal: Rc<RefCell<Option<Refusal>>>,
+    /// How many bytes of the archive were read.
+    bytes: Rc<Cell<u64>>,
+}
 
 impl Verdict {
     fn refuse(&self, refusal: Refusal) -> io::Error {
         let error = io::Error::other(refusal.message.clone());
-        self.0.borrow_mut().get_or_insert(refusal);
+        self.refusal.borrow_mut().get_or_insert(refusal);
         error
     }
 
     /// The refusal behind an error of reading, or a general one.
     pub(crate) fn explain(&self, error: &io::Error) -> Refusal {
-        self.0
-            .borrow()
-            .clone()
-            .unwrap_or_else(|| Refusal::unreadable(format!("the archive is damaged or cut off: {error}")))
+        if let Some(refusal) = self.refusal.borrow().clone() {
+            return refusal;
+        }
+        // A compressed archive that is cut off before its first header is one all the same.
+        let cut_off = error.kind() == io::ErrorKind::UnexpectedEof;
+        if self.bytes.get() <= HEADER_BYTES && !cut_off {
+            return Refusal::unreadable("this is no tar or tar.gz archive");
+        }
+        Refusal::unreadable(format!("the archive is damaged or cut off: {error}"))
     }
 }
 
@@ -50,7 +62,6 @@ pub(crate) struct ArchiveReader<R: Read> {
     compressed: Rc<Cell<u64>>,
     verdict: Verdict,
     hash: Sha256Stream,
-    bytes: u64,
     trailing_zeros: u64,
     cap: u64,
     ratio: u64,
@@ -92,7 +103,7 @@ impl<R: Read> ArchiveReader<R> {
         };
         let verdict = Verdict::default();
         let hash = Sha256Stream::default();
-        Ok(Self { inner, compressed, verdict, hash, bytes: 0, trailing_zeros: 0, cap, ratio })
+        Ok(Self { inner, compressed, verdict, hash, trailing_zeros: 0, cap, ratio })
     }
 
     pub(crate) fn verdict(&self) -> Verdict {
@@ -127,17 +138,51 @@ impl<R: Read> Read for ArchiveReader<R> {
         };
         let piece = &buffer[..read];
         self.hash.update(piece);
-        self.bytes += read as u64;
+        let bytes = self.verdict.bytes.get() + read as u64;
+        self.verdict.bytes.set(bytes);
         let zeros = piece.iter().rev().take_while(|&&byte| byte == 0).count();
         self.trailing_zeros = if zeros == read { self.trailing_zeros + zeros as u64 } else { zeros as u64 };
-        if self.bytes > self.cap {
+        if bytes > self.cap {
             let message = format!("the archive unpacks to more than {} bytes", self.cap);
             return Err(self.verdict.refuse(Refusal::too_large(message)));
         }
-        if self.bytes > RATIO_FREE_BYTES && self.bytes / self.ratio > self.compressed.get() {
+        if bytes > RATIO_FREE_BYTES && bytes / self.ratio > self.compressed.get() {
             let message = format!("the archive unpacks to more than {} times its size", self.ratio);
             return Err(self.verdict.refuse(Refusal::too_large(message)));
         }
         Ok(read)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    /// What the first entry of these bytes is refused for.
+    fn refusal(bytes: &[u8]) -> String {
+        let reader = ArchiveReader::open(bytes, 1 << 20, 200).unwrap();
+        let verdict = reader.verdict();
+        let mut archive = tar::Archive::new(reader);
+        let first = archive.entries().unwrap().next().unwrap();
+        verdict.explain(&first.err().unwrap()).message
+    }
+
+    #[test]
+    fn what_never_was_an_archive_is_told_apart_from_a_damaged_one() {
+        let gzip = |bytes: &[u8]| {
+            let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+            io::Write::write_all(&mut encoder, bytes).unwrap();
+            encoder.finish().unwrap()
+        };
+        let text = "this is a text\n".repeat(200);
+        let whole = gzip(text.as_bytes());
+        let mut no_deflate = vec![0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3];
+        no_deflate.extend([0xff; 600]);
+        for bytes in [text.as_bytes(), b"short", &[0x7f; 5000], &whole, &no_deflate] {
+            assert_eq!(refusal(bytes), "this is no tar or tar.gz archive");
+        }
+        let cut = refusal(&whole[..12]);
+        assert!(cut.starts_with("the archive is damaged or cut off: "), "{cut}");
     }
 }
