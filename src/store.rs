@@ -13,8 +13,11 @@
 //! - A name belongs to the first publisher, `-` and `_` counting as the same; a version is immutable.
 //! - Of all results for a submission exactly one is accepted, by compare-and-set, in the transaction that signals it.
 //! - An attempt is written before its dispatch; an older one ends only when a newer one's dispatch was accepted.
+//! - What needs a jail waits until it is known whether foreign code may run here, and fails when it may not.
+//! - A verdict is shown of what has ended; before that, and of what was cancelled, there is none.
 //! - Every rejection has at least one finding of severity `error`.
 
+mod adopt;
 mod builder;
 mod catalogue;
 mod checks;
@@ -25,8 +28,10 @@ mod ending;
 #[allow(clippy::unwrap_used)]
 mod examples;
 mod finding;
+mod foreign;
 mod index;
 mod manifest;
+mod pace;
 mod record;
 mod refusal;
 mod resolver;

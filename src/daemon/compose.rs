@@ -15,7 +15,7 @@ use crate::keys::CallbackRing;
 use crate::names::{Clock, Faults, Random, SystemClock, SystemRandom};
 use crate::registry::{Registry, RegistryParts};
 use crate::runner::Embedded;
-use crate::sandbox::{Limits, Sandbox};
+use crate::sandbox::{Cancel, Limits, Sandbox};
 use crate::server::{SandboxProbe, Server, ServerParts};
 use crate::state::State;
 use crate::store::{Store, StoreParts};
@@ -174,43 +174,58 @@ pub async fn serve(
         ready_ms: began.elapsed().as_millis(),
     });
 
+    let stopping = Cancel::new()?;
     let recovery = {
-        let (state, changes, store, installer, trees) =
-            (state.clone(), changes.clone(), store.clone(), installer.clone(), trees.clone());
+        let (state, changes, installer, trees) =
+            (state.clone(), changes.clone(), installer.clone(), trees.clone());
         let (digest, tools) = (unpacked.posture.bundle_digest.clone(), unpacked.tools.clone());
         let bundle_chain = bundle::chain(&unpacked.bundle)?;
+        let (proved, store, stopping) = (proved.clone(), store.clone(), stopping.clone());
         tokio::spawn(async move {
             let outcome = recover(&state, &changes, &installer, &trees, bundle_chain).await;
             if let Err(error) = outcome {
                 tracing::error!(error = %error, code = error.code(), "recovery of the last run failed");
             }
-            match proof::prove(&state, &sandbox, &digest, tools).await {
-                Ok(Proof::Passed) => {
-                    let _ = proved.set(Proof::Passed);
-                    let mut tasks = TaskSet::new();
-                    store.register(&mut tasks);
-                    installer.register(&mut tasks);
-                    changes.start(tasks);
+            match store.adopt().await {
+                Ok(0) => {}
+                Ok(adopted) => tracing::info!(adopted, "submissions of an older Pantry are waited for"),
+                Err(error) => {
+                    tracing::error!(error = %error, code = error.code, "submissions of an older Pantry wait");
+                }
+            }
+            // What needs no jail goes on at once; what does waits for the proof.
+            let mut tasks = TaskSet::new();
+            store.register(&mut tasks);
+            installer.register(&mut tasks);
+            changes.start(tasks);
+            let proof =
+                proof::prove(&state, &sandbox, &digest, tools, &stopping).await.unwrap_or_else(|error| {
+                    Proof::Refused { why: format!("the run-time proof could not be read: {error}") }
+                });
+            match &proof {
+                Proof::Passed => {
                     store.admit();
                     if let Err(error) = state.settle() {
                         tracing::warn!(error = %error, "the copy from before the migration stays");
                     }
                 }
-                Ok(Proof::Refused { why }) => {
+                Proof::Refused { why } => {
                     tracing::error!(why = %why, "foreign code is refused: the run-time proof failed");
-                    store.refuse(&why);
-                    let _ = proved.set(Proof::Refused { why });
+                    store.refuse(why);
                 }
-                Err(error) => {
-                    tracing::error!(error = %error, "the run-time proof could not be read");
-                    store.refuse(&error.to_string());
-                    let _ = proved.set(Proof::Refused { why: error.to_string() });
-                }
+                Proof::Stopped => return,
             }
+            let _first = proved.set(proof);
         })
     };
 
     let tending = tokio::spawn(tend(blobs.clone()));
+    let stop = async move {
+        stop.await;
+        // Nobody waits any more for what the proof would find.
+        stopping.cancel();
+        store.closing();
+    };
     bound.serve(stop).await;
     tending.abort();
     recovery.await?;
@@ -233,7 +248,7 @@ fn probe(sandbox: &Sandbox, runtime: &[PathBuf], proved: Arc<OnceLock<Proof>>) -
             match proved.get() {
                 None => return Ok(serde_json::json!({ "proof": "under way" })),
                 Some(Proof::Refused { why }) => return Err(why.clone()),
-                Some(Proof::Passed) => {}
+                Some(Proof::Passed | Proof::Stopped) => {}
             }
             let mut last = last.lock().await;
             if let Some((at, receipt)) = last.as_ref()

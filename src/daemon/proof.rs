@@ -17,6 +17,8 @@ pub(super) enum Proof {
     Passed,
     /// Foreign code must not run, for this reason.
     Refused { why: String },
+    /// The server stops, and nothing was found.
+    Stopped,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -44,12 +46,13 @@ for argv in (["/usr/bin/git", "--version"], ["/usr/bin/uv", "--version"]):
     subprocess.run(argv, check=True, stdout=subprocess.DEVNULL)
 "#;
 
-/// Proves the tools root in a jail, or remembers that it was proved on this kernel in this boot.
+/// Proves the tools root in a jail, or remembers that it was proved on this kernel in this boot. `stop` ends it.
 pub(super) async fn prove(
     state: &State,
     sandbox: &Sandbox,
     bundle_digest: &str,
     tools_root: Vec<PathBuf>,
+    stop: &Cancel,
 ) -> Result<Proof, StateError> {
     let (kernel, boot) = (kernel_release(), boot_id());
     let key = "runtime".to_owned();
@@ -61,12 +64,12 @@ pub(super) async fn prove(
     {
         return Ok(Proof::Passed);
     }
-    let jail = sandbox.clone();
+    let (jail, stop) = (sandbox.clone(), stop.clone());
     let run = tokio::task::spawn_blocking(move || {
         let mut policy =
             Policy::new(tools_root, ["/usr/bin/python3", "-I", "-c", SCRIPT].map(str::to_owned).to_vec());
         policy.limits.wall_ms = 60_000;
-        jail.run(&policy, StdinBytes::Empty, &Cancel::new()?)
+        jail.run(&policy, StdinBytes::Empty, &stop)
     });
     let outcome = match run.await {
         Ok(Ok(outcome)) => outcome,
@@ -76,6 +79,9 @@ pub(super) async fn prove(
         }
         Err(error) => return Ok(Proof::Refused { why: format!("the proof was lost: {error}") }),
     };
+    if outcome.end == End::Cancelled {
+        return Ok(Proof::Stopped);
+    }
     if outcome.end != End::Exited(0) {
         return Ok(Proof::Refused {
             why: format!(

@@ -302,6 +302,7 @@ impl From<StoreRefusal> for ApiError {
             RefusalKind::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             RefusalKind::Unauthorized => StatusCode::UNAUTHORIZED,
             RefusalKind::Busy => StatusCode::TOO_MANY_REQUESTS,
+            RefusalKind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
             RefusalKind::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         };
         let mut own = Self::new(status, refusal.code, refusal.message).maybe_hint(refusal.hint);

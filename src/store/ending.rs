@@ -33,7 +33,10 @@ impl Inner {
     pub(super) async fn settle(&self, id: &SubmissionId) -> Result<(), StoreRefusal> {
         let key = id.clone();
         let row = self.parts.state.read(move |view| view.get(&SUBMISSIONS, &key)).await?;
-        let waiting = row.filter(|row| row.state == SubmissionState::Submitted);
+        let at_the_start = |row: &SubmissionRecord| {
+            matches!(row.state, SubmissionState::Submitted | SubmissionState::AwaitingResult)
+        };
+        let waiting = row.filter(at_the_start);
         let Some(change) = waiting.and_then(|row| ChangeId::parse(&row.change?).ok()) else { return Ok(()) };
         match self.parts.changes.get(&change).await {
             Ok(Some(view)) if view.state == "cancelled" => {
@@ -64,7 +67,11 @@ impl Inner {
         state: SubmissionState,
         findings: Vec<Finding>,
     ) -> Result<(), StoreRefusal> {
-        let (whole, verdict) = self.verdict(findings).await?;
+        // Who stops a submission doesn't judge it.
+        let verdict = match state {
+            SubmissionState::Cancelled => None,
+            _ => Some(self.verdict(findings).await?),
+        };
         let (id, now) = (id.clone(), self.now());
         self.parts.faults.pass("store.end");
         self.parts
@@ -73,9 +80,11 @@ impl Inner {
                 let Some(mut row) = tx.get(&SUBMISSIONS, &id)?.filter(|row| !row.state.is_final()) else {
                     return Ok(());
                 };
-                record::link(tx, &id, &whole)?;
                 row.state = state;
-                row.verdict = Some(verdict.clone());
+                if let Some((whole, verdict)) = &verdict {
+                    record::link(tx, &id, whole)?;
+                    row.verdict = Some(verdict.clone());
+                }
                 row.updated_at = row.updated_at.max(now);
                 let_go(tx, &id, &mut row, now)?;
                 tx.put(&SUBMISSIONS, &id, &row)?;
@@ -84,7 +93,7 @@ impl Inner {
                     action: "submission.end".to_owned(),
                     subject: format!("submission/{id}"),
                     outcome: state.as_str().to_owned(),
-                    why: verdict.reason_codes.join(", "),
+                    why: verdict.as_ref().map(|(_, row)| row.reason_codes.join(", ")).unwrap_or_default(),
                 };
                 audit::append(tx, now, &event)?;
                 Ok(())

@@ -9,10 +9,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::blobs::{self, Owner, Stored};
 use crate::names::{Digest, Millis, Nonce, PackageName, PublisherName, SubmissionId, Version};
-use crate::state::{Read, StateError, Table, Tx, record};
+use crate::state::{
+    Raw, Read, StateError, Table, Tx, Value as StateValue, decode_record, encode_record, record,
+};
 
 /// All submissions. Rows of schema 17 are of this table too.
 pub(crate) const SUBMISSIONS: Table<SubmissionId, SubmissionRecord> = Table::new("submissions");
+/// The same rows as bytes: one that can't be read must not hide the others.
+pub(crate) const SUBMISSION_BYTES: Table<SubmissionId, Raw> = Table::new("submissions");
 /// Who a name belongs to, by its canonical form.
 pub(crate) const NAMES: Table<String, NameRecord> = Table::new("store_names");
 /// Which unfinished submission holds a version.
@@ -123,14 +127,70 @@ pub(crate) struct SubmissionRecord {
     pub(crate) attempts: Vec<AttemptRow>,
     pub(crate) accepted: Option<AcceptedRow>,
     pub(crate) result: Option<BlobRow>,
+    /// What the checks said, before any test.
+    pub(crate) checks: Option<VerdictRow>,
+    /// What was said in the end.
     pub(crate) verdict: Option<VerdictRow>,
+    /// Why this row of schema 17 can't be published, whatever its result says.
+    pub(crate) lacks: Option<String>,
+    /// How often Pantry ended during the present task.
+    pub(crate) restarts: Option<RestartsRow>,
     /// The last failure of Pantry itself, until a task succeeds.
     pub(crate) trouble: Option<TroubleRow>,
     /// What schema 17 kept beside: manifest, author, repository, commit.
     #[serde(flatten)]
     pub(crate) rest: BTreeMap<String, serde_json::Value>,
 }
-record!(SubmissionRecord, 1);
+
+/// The version of the record.
+const VERSION: u16 = 1;
+/// Where a row keeps what it holds under a known name and in an unknown form.
+const UNREADABLE: &str = "unreadable";
+
+impl StateValue for SubmissionRecord {
+    fn to_bytes(&self) -> Result<Vec<u8>, StateError> {
+        encode_record(self, VERSION)
+    }
+
+    /// A row of schema 17 may hold anything under a name that is ours now: such a field is set aside, and the rest
+    /// of the row counts.
+    fn from_bytes(bytes: &[u8]) -> Result<Self, StateError> {
+        decode_record(bytes, VERSION).or_else(|strict| {
+            let fields: Fields = decode_record(bytes, VERSION).map_err(|_| strict)?;
+            Ok(leniently(fields))
+        })
+    }
+}
+
+type Fields = serde_json::Map<String, serde_json::Value>;
+
+fn leniently(fields: Fields) -> SubmissionRecord {
+    fn read<T: serde::de::DeserializeOwned>(name: &str, value: &serde_json::Value) -> Option<T> {
+        let alone = Fields::from_iter([(name.to_owned(), value.clone())]);
+        serde_json::from_value(alone.into()).ok()
+    }
+    let (mut readable, mut odd) = (Fields::new(), Fields::new());
+    for (name, mut value) in fields {
+        if name == "attempts"
+            && let Some(attempts) = value.as_array_mut()
+        {
+            attempts.retain(|attempt| serde_json::from_value::<AttemptRow>(attempt.clone()).is_ok());
+        }
+        let fits = read::<SubmissionRecord>(&name, &value).is_some();
+        if fits { &mut readable } else { &mut odd }.insert(name, value);
+    }
+    let mut row: SubmissionRecord = serde_json::from_value(readable.into()).unwrap_or_default();
+    row.rest.insert(UNREADABLE.to_owned(), odd.into());
+    row
+}
+
+/// How often Pantry ended during a task.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct RestartsRow {
+    pub(crate) task: String,
+    pub(crate) count: u32,
+}
 
 /// What a verdict says in short; its findings are in the blob.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -159,21 +219,27 @@ pub(crate) struct AttemptRow {
     pub(crate) callback_token: String,
     pub(crate) state: AttemptState,
     pub(crate) at: Millis,
+    /// Its runner is part of this process, and ends with it.
+    pub(crate) embedded: bool,
 }
 
 /// Where an attempt is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum AttemptState {
-    /// Written, and its dispatch not known to be accepted. Its result counts: the dispatch may have arrived.
-    #[default]
-    Dispatching,
     /// Its dispatch was accepted.
+    #[serde(alias = "dispatched")]
     Live,
     /// A newer one's dispatch was accepted.
     Superseded,
     /// Its result was accepted.
     Accepted,
+    /// Its runner ended with the process that it was part of.
+    Lost,
+    /// Written, and its dispatch not known to be accepted. Its result counts: the dispatch may have arrived.
+    #[default]
+    #[serde(other)]
+    Dispatching,
 }
 
 /// The result that was accepted, so that its repetition gives the same answer.
@@ -250,7 +316,7 @@ impl SubmissionRecord {
         let mut texts: Vec<String> = self
             .attempts
             .iter()
-            .filter(|attempt| attempt.state != AttemptState::Superseded)
+            .filter(|attempt| !matches!(attempt.state, AttemptState::Superseded | AttemptState::Lost))
             .map(|attempt| attempt.callback_nonce.clone())
             .collect();
         if self.attempts.is_empty() {
@@ -259,7 +325,7 @@ impl SubmissionRecord {
         texts.iter().filter_map(|text| Nonce::parse(text).ok()).collect()
     }
 
-    /// Writes a new attempt before its dispatch.
+    /// Writes a new attempt of the embedded runner before its dispatch.
     pub(crate) fn begin_attempt(&mut self, nonce: &Nonce, now: Millis) {
         self.callback_nonce = Some(nonce.as_str().to_owned());
         self.callback_token.clone_from(&self.callback_nonce);
@@ -268,6 +334,7 @@ impl SubmissionRecord {
             callback_token: nonce.as_str().to_owned(),
             state: AttemptState::Dispatching,
             at: now,
+            embedded: true,
         });
     }
 
@@ -277,15 +344,36 @@ impl SubmissionRecord {
             if attempt.callback_nonce == nonce.as_str() {
                 attempt.state = AttemptState::Live;
                 attempt.at = now;
-            } else if attempt.state != AttemptState::Accepted {
+            } else if !matches!(attempt.state, AttemptState::Accepted | AttemptState::Lost) {
                 attempt.state = AttemptState::Superseded;
             }
         }
     }
 
-    /// How many dispatches were accepted.
+    /// Marks those attempts as lost whose runner was part of a process that has ended.
+    pub(crate) fn lose_attempts(&mut self) {
+        for attempt in self.attempts.iter_mut().filter(|attempt| attempt.embedded) {
+            if matches!(attempt.state, AttemptState::Live | AttemptState::Dispatching) {
+                attempt.state = AttemptState::Lost;
+            }
+        }
+    }
+
+    /// Counts an end of Pantry during `task`; gives how many there were.
+    pub(crate) fn restarted(&mut self, task: &str) -> u32 {
+        let restarts = self.restarts.get_or_insert_default();
+        if restarts.task != task {
+            *restarts = RestartsRow { task: task.to_owned(), count: 0 };
+        }
+        restarts.count = restarts.count.saturating_add(1);
+        restarts.count
+    }
+
+    /// How many dispatches were accepted by a runner that had the time to answer.
     pub(crate) fn dispatches(&self) -> usize {
-        self.attempts.iter().filter(|attempt| attempt.state != AttemptState::Dispatching).count()
+        let counts =
+            |attempt: &&AttemptRow| !matches!(attempt.state, AttemptState::Dispatching | AttemptState::Lost);
+        self.attempts.iter().filter(counts).count()
     }
 }
 
@@ -307,7 +395,6 @@ pub(crate) fn update<T>(
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::state::Value as _;
 
     fn nonce(text: &str) -> Nonce {
         Nonce::parse(text).unwrap()
@@ -324,6 +411,50 @@ mod tests {
         row.dispatched(&nonce("two"), Millis(4));
         assert_eq!(row.nonces(), [nonce("two")]);
         assert_eq!(row.dispatches(), 2);
+    }
+
+    #[test]
+    fn an_attempt_whose_runner_ended_with_pantry_takes_no_result_and_does_not_count() {
+        let mut row = SubmissionRecord::default();
+        row.begin_attempt(&nonce("one"), Millis(1));
+        row.dispatched(&nonce("one"), Millis(2));
+        row.begin_attempt(&nonce("two"), Millis(3));
+        row.lose_attempts();
+        assert_eq!((row.nonces(), row.dispatches()), (vec![], 0));
+        row.begin_attempt(&nonce("three"), Millis(4));
+        row.dispatched(&nonce("three"), Millis(5));
+        assert_eq!((row.nonces(), row.dispatches()), (vec![nonce("three")], 1));
+        // A runner elsewhere goes on.
+        row.attempts.last_mut().unwrap().embedded = false;
+        row.lose_attempts();
+        assert_eq!(row.nonces(), [nonce("three")]);
+    }
+
+    #[test]
+    fn restarts_are_counted_for_each_task_anew() {
+        let mut row = SubmissionRecord::default();
+        assert_eq!(
+            [row.restarted("a"), row.restarted("a"), row.restarted("b"), row.restarted("a")],
+            [1, 2, 1, 1]
+        );
+    }
+
+    #[test]
+    fn a_row_with_fields_in_other_forms_is_read_as_far_as_it_can_be() {
+        let d = serde_json::json!({"state": "awaiting_result", "callback_nonce": "n1", "created_at": "yesterday",
+            "manifest": {"name": "old"}, "context": {"author": "a"}, "version": 7,
+            "attempts": [null, 7, {"state": "dispatched", "callback_nonce": "n1"}, {"callback_nonce": null}]});
+        let bytes = serde_json::json!({"v": 1, "d": d}).to_string().into_bytes();
+        let row = SubmissionRecord::from_bytes(&bytes).unwrap();
+        assert_eq!((row.state, row.created_at), (SubmissionState::AwaitingResult, Millis(0)));
+        assert_eq!((row.nonces(), row.dispatches()), (vec![nonce("n1")], 1));
+        let again = SubmissionRecord::from_bytes(&row.to_bytes().unwrap()).unwrap();
+        assert_eq!(again, row);
+        assert_eq!(again.rest["unreadable"]["manifest"]["name"], "old");
+        assert_eq!(again.rest["context"]["author"], "a");
+        for broken in ["\"no record\"", r#"{"v":2,"d":{}}"#, r#"{"v":1,"d":[]}"#] {
+            assert!(SubmissionRecord::from_bytes(broken.as_bytes()).is_err(), "{broken}");
+        }
     }
 
     #[test]

@@ -42,6 +42,8 @@ pub enum RefusalKind {
     Unauthorized,
     /// It may work later.
     Busy,
+    /// This machine can't do it as it is.
+    Unavailable,
     /// Pantry itself failed.
     Internal,
 }
@@ -121,5 +123,6 @@ pub(crate) fn archive_finding(error: &TreeError) -> Option<Finding> {
         }
         _ => return None,
     };
-    Some(Finding::new(code, error.to_string()))
+    let hint = error.hint().map(|hint| format!("; {hint}")).unwrap_or_default();
+    Some(Finding::new(code, format!("{error}{hint}")))
 }

@@ -1,8 +1,10 @@
 //! The store as a value, and what it is made of.
 
 use std::collections::HashSet;
+use std::net::IpAddr;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
 
 use crate::access::Principal;
 use crate::blobs::Blobs;
@@ -16,6 +18,8 @@ use crate::sandbox::Sandbox;
 use crate::state::State;
 use crate::trees::Trees;
 
+use super::foreign::{Decision, Foreign};
+use super::pace::Pace;
 use super::tasks;
 
 /// Previews at a time.
@@ -63,10 +67,12 @@ pub(super) struct Inner {
     callback_base: RwLock<Option<String>>,
     /// Idempotency keys whose request is being answered at this moment.
     pub(super) answering: Mutex<HashSet<(String, String)>>,
-    /// Previews run in their request, so there are few at a time; none before foreign code is admitted.
+    /// Previews run in their request, so there are few at a time.
     pub(super) previews: tokio::sync::Semaphore,
-    /// Why foreign code is refused, once that is known.
-    pub(super) refused: OnceLock<String>,
+    /// Whether foreign code may run.
+    pub(super) foreign: Foreign,
+    /// How much each address has submitted.
+    pace: Pace,
 }
 
 impl Store {
@@ -77,8 +83,9 @@ impl Store {
             parts,
             callback_base: RwLock::new(None),
             answering: Mutex::new(HashSet::new()),
-            previews: tokio::sync::Semaphore::new(0),
-            refused: OnceLock::new(),
+            previews: tokio::sync::Semaphore::new(PREVIEWS),
+            foreign: Foreign::undecided(),
+            pace: Pace::default(),
         }))
     }
 
@@ -87,15 +94,27 @@ impl Store {
         tasks::register(&self.0, set);
     }
 
-    /// Says that foreign code may run here: previews have waited for it.
+    /// Says that foreign code may run here: previews and tasks have waited for it.
     pub fn admit(&self) {
-        self.0.previews.add_permits(PREVIEWS);
+        self.0.foreign.decide(Decision::Admitted);
     }
 
-    /// Says that foreign code may not run here, and why: previews are refused.
+    /// Says that foreign code may not run here, and why: submissions are refused, and tasks that need a jail fail.
     pub fn refuse(&self, why: &str) {
-        let _first = self.0.refused.set(why.to_owned());
-        self.0.previews.close();
+        self.0.foreign.decide(Decision::Refused(why.to_owned()));
+    }
+
+    /// Says that the server stops before it is known whether foreign code may run: nobody waits for it any more.
+    pub fn closing(&self) {
+        self.0.foreign.decide(Decision::Closing);
+    }
+
+    /// Counts a submission, or a preview, from an address of the network.
+    ///
+    /// # Errors
+    /// How long to wait, when `limits.submissions_per_hour` is used up.
+    pub fn count_submission(&self, from: IpAddr) -> Result<(), Duration> {
+        self.0.pace.count(from, self.0.parts.config.limits.submissions_per_hour, self.0.now())
     }
 
     /// Says under which address this server is reached by whoever sends a result, such as `http://127.0.0.1:7721`.

@@ -16,6 +16,7 @@ use super::checks;
 use super::claims;
 use super::codes::ReasonCode;
 use super::finding::{Finding, VerdictView};
+use super::foreign::{Decision, REFUSED_CODE, REFUSED_HINT};
 use super::manifest::{self, Manifest};
 use super::record::{self, NAMES, REPLAYS, ReplayRecord, SUBMISSIONS, SubmissionRecord, VERSIONS};
 use super::refusal::{RefusalKind, StoreRefusal};
@@ -73,6 +74,9 @@ impl Store {
                 "use the local socket as root or a member of the group `pantry`, or a token with that right",
             ));
         }
+        if let Some(why) = self.0.foreign.refusal() {
+            return Err(refused_here(&why));
+        }
         let cap = self.0.parts.config.store.upload_cap_bytes;
         let base = self.0.docs_base();
         if request.source.size > cap {
@@ -119,6 +123,16 @@ pub(super) fn unknown(id: &str) -> StoreRefusal {
         "submission_unknown",
         format!("there is no submission {shown:?}"),
     )
+}
+
+fn refused_here(why: &str) -> StoreRefusal {
+    let message = format!("no package can be taken here, as foreign code may not run: {why}");
+    StoreRefusal::new(RefusalKind::Unavailable, REFUSED_CODE, message).hint(REFUSED_HINT)
+}
+
+fn closing() -> StoreRefusal {
+    StoreRefusal::new(RefusalKind::Unavailable, "server_closing", "the server is closing")
+        .hint("ask again in a moment")
 }
 
 /// Marks an idempotency key as being answered, until it is dropped.
@@ -214,11 +228,12 @@ impl Inner {
         declared: Option<Manifest>,
         publisher: PublisherName,
     ) -> Result<VerdictView, StoreRefusal> {
-        let _turn = self.previews.acquire().await.map_err(|_closed| {
-            let why = self.refused.get().map_or("the server is closing", String::as_str);
-            let message = format!("no package can be looked into here: {why}");
-            StoreRefusal::new(RefusalKind::Busy, "foreign_code_refused", message)
-        })?;
+        match self.foreign.decided().await {
+            Decision::Admitted => {}
+            Decision::Refused(why) => return Err(refused_here(&why)),
+            Decision::Closing => return Err(closing()),
+        }
+        let _turn = self.previews.acquire().await.map_err(|_closed| closing())?;
         let parts = &self.parts;
         let scratch = Scratch::new(self)?;
         // Only what is known can be read: known and unreferenced, so that it goes with the next collection.
@@ -340,7 +355,7 @@ impl New {
         }
         let change = NewChange {
             id: self.change.clone(),
-            kind: "submit".to_owned(),
+            kind: tasks::CHANGE_KIND.to_owned(),
             summary: "Publish a package".to_owned(),
             subject: self.id.to_string(),
             tasks: tasks::KINDS.to_vec(),

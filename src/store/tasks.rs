@@ -16,13 +16,14 @@ use std::sync::Arc;
 use futures_util::future::BoxFuture;
 use serde::Deserialize;
 
-use crate::changes::{Step, Task, TaskContext, TaskFailure, TaskSet};
+use crate::changes::{Step, Task, TaskContext, TaskFailure, TaskSet, Woken};
 use crate::names::SubmissionId;
 use crate::sandbox::Cancel;
 use crate::state::Read as _;
 
 use super::codes::ReasonCode;
 use super::finding::Finding;
+use super::foreign::{Decision, REFUSED_CODE, REFUSED_HINT};
 use super::manifest::Manifest;
 use super::record::{self, SUBMISSIONS, SubmissionRecord, SubmissionState, TroubleRow};
 use super::refusal::StoreRefusal;
@@ -30,6 +31,9 @@ use super::service::Inner;
 
 pub(super) use dispatch::result_event;
 pub(super) use source::unpack;
+
+/// What changes of submissions are called.
+pub(super) const CHANGE_KIND: &str = "submit";
 
 /// The tasks of a submission, in order.
 pub(super) const KINDS: &[&str] = &[
@@ -41,6 +45,12 @@ pub(super) const KINDS: &[&str] = &[
     "submit.await_result",
     "submit.publish",
 ];
+
+/// The tasks of a submission of schema 17 that was dispatched already, in order.
+pub(super) const ADOPTED_KINDS: &[&str] = &["submit.await_result", "submit.publish"];
+
+/// How often Pantry may end during one task before the submission is given up: it may be what ends it.
+const RESTARTS: u32 = 10;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
@@ -63,8 +73,16 @@ const STAGES: [Stage; 7] = [
     Stage::Publish,
 ];
 
-/// Adds the tasks to the engine's set.
+impl Stage {
+    /// Whether it runs foreign code or unpacks foreign archives. A repeated dispatch asks for itself.
+    fn needs_jail(self) -> bool {
+        !matches!(self, Self::AwaitResult | Self::Publish)
+    }
+}
+
+/// Adds the tasks to the engine's set, and says how many submissions are worked on at a time.
 pub(super) fn register(inner: &Arc<Inner>, set: &mut TaskSet) {
+    set.limit(CHANGE_KIND, inner.parts.config.store.concurrent);
     for (stage, kind) in STAGES.into_iter().zip(KINDS) {
         set.add(Arc::new(SubmissionTask { inner: Arc::clone(inner), stage, kind }));
     }
@@ -79,6 +97,9 @@ struct SubmissionTask {
 #[derive(Deserialize)]
 struct Data {
     submission: SubmissionId,
+    /// Its change begins with the wait for a result.
+    #[serde(default)]
+    adopted: bool,
 }
 
 /// What a task works on.
@@ -113,17 +134,21 @@ impl Task for SubmissionTask {
 
     fn undo<'a>(&'a self, ctx: &'a TaskContext) -> BoxFuture<'a, Result<(), TaskFailure>> {
         Box::pin(async move {
-            if self.stage != Stage::Fetch {
+            let data = ctx.data::<Data>()?;
+            let first = if data.adopted { Stage::AwaitResult } else { Stage::Fetch };
+            if self.stage != first {
                 return Ok(());
             }
-            let id = ctx.data::<Data>()?.submission;
-            self.inner.abandon(&id).await.map_err(|refusal| failure(&refusal))
+            self.inner.abandon(&data.submission).await.map_err(|refusal| failure(&refusal))
         })
     }
 }
 
 impl SubmissionTask {
     async fn stage_of(&self, ctx: &TaskContext, id: SubmissionId) -> Result<Step, TaskFailure> {
+        if self.stage.needs_jail() {
+            admitted(&self.inner, ctx).await?;
+        }
         let key = id.clone();
         let row = self.inner.parts.state.read(move |view| view.get(&SUBMISSIONS, &key)).await?;
         let row =
@@ -133,6 +158,11 @@ impl SubmissionTask {
         }
         self.inner.parts.faults.pass(self.kind);
         let job = Job { inner: &self.inner, ctx, id, row };
+        if ctx.woken() == Woken::AfterRestart
+            && let Some(finding) = job.count_restart(self.kind).await?
+        {
+            return job.reject(vec![finding]).await;
+        }
         let step = match self.stage {
             Stage::Fetch => job.fetch().await,
             Stage::Check => job.check().await,
@@ -202,6 +232,26 @@ fn broken(code: &str, error: &dyn std::fmt::Display) -> TaskFailure {
     TaskFailure { code: code.to_owned(), message: error.to_string(), hint: None, retry: true }
 }
 
+/// Waits until it is known whether foreign code may run here; fails when it may not.
+async fn admitted(inner: &Inner, ctx: &TaskContext) -> Result<(), TaskFailure> {
+    let decided = tokio::select! {
+        decided = inner.foreign.decided() => decided,
+        () = ctx.until_cancelled() => return Err(aborted()),
+    };
+    match decided {
+        Decision::Admitted => Ok(()),
+        Decision::Refused(why) => {
+            let message = format!("foreign code may not run here: {why}");
+            Err(TaskFailure::new(REFUSED_CODE, message).with_hint(REFUSED_HINT))
+        }
+        // The engine stops in a moment, and this task runs again after the restart.
+        Decision::Closing => {
+            ctx.until_cancelled().await;
+            Err(aborted())
+        }
+    }
+}
+
 fn aborted() -> TaskFailure {
     TaskFailure {
         code: "cancelled".to_owned(),
@@ -245,6 +295,21 @@ impl Job<'_> {
             return Err(aborted());
         }
         done.map_err(|error| broken("task_panicked", &error))
+    }
+
+    /// Counts that Pantry ended during this task; gives a finding when it did so too often.
+    async fn count_restart(&self, task: &'static str) -> Result<Option<Finding>, TaskFailure> {
+        let (id, now) = (self.id.clone(), self.inner.now());
+        let counted = self
+            .inner
+            .parts
+            .state
+            .write(move |tx| record::update(tx, &id, now, |row| row.restarted(task)))
+            .await?;
+        Ok(counted.filter(|count| *count > RESTARTS).map(|_| {
+            let message = format!("Pantry ended {RESTARTS} times during {task}, and does not try it again");
+            Finding::new(ReasonCode::InternalError, message).value("task_crashed")
+        }))
     }
 
     /// Enters a state, and forgets the trouble that an earlier run had.

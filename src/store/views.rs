@@ -6,10 +6,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::callback::ResultBody;
 use crate::names::{Digest, PackId, SubmissionId};
-use crate::state::{Read as _, Scan};
+use crate::state::{Read as _, Scan, Value as _};
 
 use super::finding::{VerdictView, printable};
-use super::record::{SUBMISSIONS, SubmissionRecord, SubmissionState};
+use super::record::{SUBMISSION_BYTES, SUBMISSIONS, SubmissionRecord, SubmissionState, VerdictRow};
 use super::refusal::StoreRefusal;
 use super::service::Store;
 
@@ -44,7 +44,10 @@ pub struct SubmissionView {
     /// The lockfile's text; in lists its digest.
     #[serde(default)]
     pub lockfile: Option<String>,
-    /// What the checks and the tests say.
+    /// What the checks said; until the submission has ended.
+    #[serde(default)]
+    pub checks: Option<VerdictView>,
+    /// What was decided; once it was published, rejected, or timed out.
     #[serde(default)]
     pub verdict: Option<VerdictView>,
     /// The accepted result; its texts are the package's own words.
@@ -73,7 +76,11 @@ impl Store {
             let bytes = blobs.read_small(&lockfile.digest, 1 << 20).await?;
             view.lockfile = Some(String::from_utf8_lossy(&bytes).into_owned());
         }
-        if let Some(verdict) = &row.verdict {
+        let (checks, verdict) = said(&row);
+        if let Some(checks) = checks {
+            view.checks = self.read_json(&checks.whole.digest).await?.or(view.checks);
+        }
+        if let Some(verdict) = verdict {
             view.verdict = self.read_json(&verdict.whole.digest).await?.or(view.verdict);
         }
         if let Some(result) = &row.result {
@@ -93,8 +100,14 @@ impl Store {
     ) -> Result<Vec<SubmissionView>, StoreRefusal> {
         let scan = after.map_or_else(Scan::all, |after| Scan::all().after(&after));
         let limit = limit.clamp(1, PAGE_CAP);
-        let rows = self.0.parts.state.read(move |view| view.scan(&SUBMISSIONS, &scan, limit)).await?;
-        Ok(rows.iter().map(|(id, row)| view_of(id, row)).collect())
+        let rows = self.0.parts.state.read(move |view| view.scan(&SUBMISSION_BYTES, &scan, limit)).await?;
+        let read = |id: &SubmissionId, bytes: &[u8]| {
+            SubmissionRecord::from_bytes(bytes).unwrap_or_else(|error| {
+                tracing::warn!(submission = %id, %error, "a submission's row can't be read");
+                SubmissionRecord { state: SubmissionState::Unknown, ..SubmissionRecord::default() }
+            })
+        };
+        Ok(rows.iter().map(|(id, bytes)| view_of(id, &read(id, &bytes.0))).collect())
     }
 
     async fn read_json<T: serde::de::DeserializeOwned>(
@@ -126,6 +139,27 @@ fn shown_result(body: ResultBody) -> serde_json::Value {
     shown
 }
 
+/// What of a submission is shown: the outcome of its checks until it has ended, then its verdict.
+fn said(row: &SubmissionRecord) -> (Option<&VerdictRow>, Option<&VerdictRow>) {
+    match row.state {
+        SubmissionState::Published | SubmissionState::Rejected | SubmissionState::TimedOut => {
+            (None, row.verdict.as_ref())
+        }
+        SubmissionState::Cancelled => (None, None),
+        _ => (row.checks.as_ref(), None),
+    }
+}
+
+fn in_short(verdict: &VerdictRow) -> VerdictView {
+    VerdictView {
+        result: verdict.result.clone(),
+        message: verdict.message.clone(),
+        reason_codes: verdict.reason_codes.clone(),
+        findings: Vec::new(),
+        warnings: Vec::new(),
+    }
+}
+
 fn view_of(id: &SubmissionId, row: &SubmissionRecord) -> SubmissionView {
     let change = row.change.clone().unwrap_or_default();
     let mut links = BTreeMap::from([("self".to_owned(), format!("/v1/submissions/{id}"))]);
@@ -142,6 +176,7 @@ fn view_of(id: &SubmissionId, row: &SubmissionRecord) -> SubmissionView {
     if let (true, Some(name)) = (published, &row.name) {
         links.insert("package".to_owned(), format!("/v1/packages/{name}"));
     }
+    let (checks, verdict) = said(row);
     SubmissionView {
         id: id.to_string(),
         state: row.state.as_str().to_owned(),
@@ -153,15 +188,47 @@ fn view_of(id: &SubmissionId, row: &SubmissionRecord) -> SubmissionView {
         pack_digest: row.pack_digest.as_ref().map(ToString::to_string),
         reference,
         lockfile: row.lockfile.as_ref().map(|lockfile| lockfile.digest.to_string()),
-        verdict: row.verdict.as_ref().map(|verdict| VerdictView {
-            result: verdict.result.clone(),
-            message: verdict.message.clone(),
-            reason_codes: verdict.reason_codes.clone(),
-            findings: Vec::new(),
-            warnings: Vec::new(),
-        }),
+        checks: checks.map(in_short),
+        verdict: verdict.map(in_short),
         test: None,
         links,
         change,
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+    use crate::store::record::BlobRow;
+
+    fn said_of(result: &str) -> VerdictRow {
+        let whole = BlobRow { digest: Digest::of(result.as_bytes()), size: 1 };
+        VerdictRow { result: result.to_owned(), message: String::new(), reason_codes: vec![], whole }
+    }
+
+    #[rstest]
+    #[case(SubmissionState::Building, Some("passed"), None)]
+    #[case(SubmissionState::AwaitingResult, Some("passed"), None)]
+    #[case(SubmissionState::Published, None, Some("rejected"))]
+    #[case(SubmissionState::Rejected, None, Some("rejected"))]
+    #[case(SubmissionState::TimedOut, None, Some("rejected"))]
+    #[case(SubmissionState::Cancelled, None, None)]
+    fn a_verdict_is_shown_of_what_has_ended_alone(
+        #[case] state: SubmissionState,
+        #[case] checks: Option<&str>,
+        #[case] verdict: Option<&str>,
+    ) {
+        let record = SubmissionRecord {
+            state,
+            checks: Some(said_of("passed")),
+            verdict: Some(said_of("rejected")),
+            ..SubmissionRecord::default()
+        };
+        let view = view_of(&SubmissionId::parse("a").unwrap(), &record);
+        assert_eq!(view.checks.map(|checks| checks.result).as_deref(), checks);
+        assert_eq!(view.verdict.map(|verdict| verdict.result).as_deref(), verdict);
     }
 }

@@ -159,6 +159,7 @@ impl Job<'_> {
                     submission.pack = Some(row);
                     if same {
                         submission.state = SubmissionState::Published;
+                        submission.verdict.clone_from(&submission.checks);
                     }
                 })?;
                 if same {

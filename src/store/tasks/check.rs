@@ -72,7 +72,7 @@ impl Job<'_> {
                 record::link(tx, &id, &whole)?;
                 record::update(tx, &id, now, |row| {
                     row.manifest = Some(blob);
-                    row.verdict = Some(verdict.clone());
+                    row.checks = Some(verdict.clone());
                 })?;
                 Ok(Ok(()))
             })

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::callback::ResultBody;
 use crate::changes::{EventKey, Step, TaskFailure, Woken};
 use crate::config::RunnerKind;
 use crate::names::{Millis, Nonce, SubmissionId};
@@ -10,10 +11,10 @@ use crate::runner::{Job as RunnerJob, TestCommand, TestComponent};
 use crate::state::Read as _;
 
 use super::super::codes::ReasonCode;
-use super::super::finding::Finding;
+use super::super::finding::{Finding, printable};
 use super::super::manifest::Manifest;
-use super::super::record::{SUBMISSIONS, SubmissionRecord, SubmissionState};
-use super::{Job, aborted, failure, new_cancel};
+use super::super::record::{AttemptState, SUBMISSIONS, SubmissionRecord, SubmissionState};
+use super::{Job, aborted, admitted, failure, new_cancel};
 
 /// How many dispatches a submission gets.
 const ATTEMPTS: usize = 3;
@@ -46,9 +47,17 @@ fn watch(row: &SubmissionRecord, now: Millis) -> Watch {
         return Watch::Come;
     }
     let dispatches = row.dispatches();
-    let Some(latest) = row.attempts.iter().map(|attempt| attempt.at).max() else { return Watch::Again };
+    // What can't be published isn't tested again.
+    let again = dispatches < ATTEMPTS && row.lacks.is_none();
+    let running = row
+        .attempts
+        .iter()
+        .filter(|attempt| matches!(attempt.state, AttemptState::Live | AttemptState::Dispatching));
+    let Some(latest) = running.map(|attempt| attempt.at).max() else {
+        return if again { Watch::Again } else { Watch::Over };
+    };
     let deadline = latest.after(patience(dispatches));
-    match (now < deadline, dispatches < ATTEMPTS) {
+    match (now < deadline, again) {
         (true, _) => Watch::Until(deadline),
         (false, true) => Watch::Again,
         (false, false) => Watch::Over,
@@ -60,12 +69,33 @@ impl Job<'_> {
         if self.row.accepted.is_some() {
             return Ok(Step::Done);
         }
-        // A failure of the runner itself is retried here, a bounded number of times.
-        if self.row.dispatches() >= ATTEMPTS && self.ctx.woken() == Woken::AfterRestart {
-            return Ok(Step::Done);
+        if self.ctx.woken() == Woken::AfterRestart {
+            self.lose_attempts().await?;
         }
         self.dispatch_once().await?;
         Ok(Step::Done)
+    }
+
+    /// The embedded runner ended with the process: nobody works on its attempts any more, and no result of theirs
+    /// will come. Gives the row as it is now.
+    async fn lose_attempts(&self) -> Result<SubmissionRecord, TaskFailure> {
+        let lost = self.row.attempts.iter().any(|attempt| attempt.embedded);
+        if lost {
+            self.ctx.log("the runner ended together with Pantry").await;
+        }
+        self.update(|row| {
+            if row.accepted.is_none() {
+                row.lose_attempts();
+            }
+        })
+        .await?;
+        self.row_now().await
+    }
+
+    async fn row_now(&self) -> Result<SubmissionRecord, TaskFailure> {
+        let id = self.id.clone();
+        let found = self.inner.parts.state.read(move |view| view.get(&SUBMISSIONS, &id)).await?;
+        found.ok_or_else(|| TaskFailure::new("submission_unknown", "the submission is gone"))
     }
 
     /// Writes an attempt with a new nonce, then has the pack tested. The result comes over HTTP like anybody's.
@@ -78,6 +108,7 @@ impl Job<'_> {
             )
             .with_hint("set `runner.kind: embedded`, or unset PANTRY_CONTAINER_RUNNER"));
         }
+        admitted(self.inner, self.ctx).await?;
         let manifest = self.manifest().await?;
         let nonce = Nonce::new(parts.random.as_ref());
         let job = self.runner_job(&manifest, &nonce)?;
@@ -170,15 +201,24 @@ impl Job<'_> {
     }
 
     pub(super) async fn await_result(&self) -> Result<Step, TaskFailure> {
-        let mut row = self.row.clone();
+        let restarted = self.row.accepted.is_none() && self.ctx.woken() == Woken::AfterRestart;
+        let mut row = if restarted { self.lose_attempts().await? } else { self.row.clone() };
         loop {
             match watch(&row, self.ctx.now()) {
-                Watch::Come => return Ok(Step::Done),
+                Watch::Come => {
+                    self.log_result(&row).await;
+                    return Ok(Step::Done);
+                }
                 Watch::Until(deadline) => {
                     return Ok(Step::Wait { event: result_event(&self.id), deadline: Some(deadline) });
                 }
                 Watch::Over => {
-                    let message = format!("no result came for any of {ATTEMPTS} dispatches");
+                    let message = match &row.lacks {
+                        Some(lacks) => {
+                            format!("no result came in time, and none could be published: {lacks}")
+                        }
+                        None => format!("no result came for any of {ATTEMPTS} dispatches"),
+                    };
                     let finding = Finding::new(ReasonCode::ResultTimeout, message);
                     let ended = self.inner.end(&self.id, SubmissionState::TimedOut, vec![finding]).await;
                     ended.map_err(|refusal| failure(&refusal))?;
@@ -189,10 +229,20 @@ impl Job<'_> {
                     self.dispatch_once().await?;
                 }
             }
-            let id = self.id.clone();
-            let found = self.inner.parts.state.read(move |view| view.get(&SUBMISSIONS, &id)).await?;
-            row = found.ok_or_else(|| TaskFailure::new("submission_unknown", "the submission is gone"))?;
+            row = self.row_now().await?;
         }
+    }
+
+    /// Tells the change's log what was accepted; the words are the sender's. The log is a comfort, so that a result
+    /// which can't be read is left for the next task to report.
+    async fn log_result(&self, row: &SubmissionRecord) {
+        let (Some(accepted), Some(result)) = (&row.accepted, &row.result) else { return };
+        let summary = match self.json::<ResultBody>(result).await {
+            Ok(body) => printable(&body.summary, 200),
+            Err(failure) => failure.message,
+        };
+        let key = &accepted.key_id;
+        self.ctx.log(&format!("a signed result was accepted (key {key}): {summary}")).await;
     }
 }
 
@@ -233,5 +283,22 @@ mod tests {
         assert_eq!(watch(&row, Millis(10 * MINUTE + 5)), Watch::Again);
         assert_eq!(row.dispatches(), 1);
         assert_eq!(watch(&SubmissionRecord::default(), Millis(0)), Watch::Again);
+    }
+
+    #[test]
+    fn an_attempt_whose_runner_is_gone_is_not_waited_for() {
+        let mut row = row_of(3, 0);
+        row.lose_attempts();
+        assert_eq!(watch(&row, Millis(1)), Watch::Again);
+    }
+
+    #[test]
+    fn what_can_not_be_published_is_waited_for_and_never_dispatched_again() {
+        let lacks = || Some("its context is empty".to_owned());
+        let mut row = SubmissionRecord { lacks: lacks(), ..row_of(1, 0) };
+        assert_eq!(watch(&row, Millis(10 * MINUTE - 1)), Watch::Until(Millis(10 * MINUTE)));
+        assert_eq!(watch(&row, Millis(10 * MINUTE)), Watch::Over);
+        row.attempts.clear();
+        assert_eq!(watch(&row, Millis(0)), Watch::Over, "nobody could sign its result");
     }
 }

@@ -67,6 +67,11 @@ impl Job<'_> {
             findings.extend(findings_of(&body));
             return self.reject(findings).await;
         }
+        if let Some(lacks) = &self.row.lacks {
+            let message = format!("the tests passed, but the package can't be published: {lacks}");
+            let finding = Finding::new(ReasonCode::InternalError, message).value("submission_incomplete");
+            return self.reject(vec![finding]).await;
+        }
         let manifest = self.manifest().await?;
         let row = self.row.pack.clone();
         let pack =
@@ -110,6 +115,7 @@ impl Job<'_> {
                 };
                 tx.put(&NAMES, &key.0, &owner)?;
                 row.state = SubmissionState::Published;
+                row.verdict.clone_from(&row.checks);
                 row.trouble = None;
                 row.updated_at = row.updated_at.max(now);
                 tx.put(&SUBMISSIONS, &id, &row)?;
@@ -131,9 +137,9 @@ impl Job<'_> {
 
     /// What the checks warned about stays with the verdict.
     async fn warnings(&self) -> Result<Vec<Finding>, TaskFailure> {
-        match &self.row.verdict {
-            Some(verdict) => {
-                let verdict: super::super::finding::VerdictView = self.json(&verdict.whole).await?;
+        match &self.row.checks {
+            Some(checks) => {
+                let verdict: super::super::finding::VerdictView = self.json(&checks.whole).await?;
                 Ok(verdict.warnings)
             }
             None => Ok(Vec::new()),

@@ -14,6 +14,7 @@ use crate::blobs::{Stored, Writer};
 use crate::server::app::App;
 use crate::server::body::{collect_or_refuse, pieces};
 use crate::server::caller::Caller;
+use crate::server::connection::Connection;
 use crate::server::errors::{ApiError, ApiResult};
 use crate::server::extract::Params;
 use crate::store::{SubmissionView, Submit, Submitted};
@@ -60,6 +61,8 @@ pub(in crate::server) struct SubmissionForm {
         (status = 200, description = "What a preview found", body = crate::store::VerdictView),
         (status = 413, description = "The source is too large"),
         (status = 422, description = "Refused; `findings` say why"),
+        (status = 429, description = "This address has submitted too much; `Retry-After` says when it may again"),
+        (status = 503, description = "Foreign code may not run here"),
     )
 )]
 pub(in crate::server) async fn create(
@@ -69,6 +72,7 @@ pub(in crate::server) async fn create(
     request: Request,
 ) -> ApiResult<Response> {
     caller.require(Action::Submit)?;
+    pace(&app, &request)?;
     let idempotency_key = key(request.headers())?;
     let kind = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let kind = kind.unwrap_or_default().to_ascii_lowercase();
@@ -90,6 +94,21 @@ pub(in crate::server) async fn create(
             (StatusCode::CREATED, location, Json(view)).into_response()
         }
         Submitted::Preview(verdict) => Json(verdict).into_response(),
+    })
+}
+
+/// Counts the request against its address; the local socket has no limit.
+fn pace(app: &App, request: &Request) -> ApiResult<()> {
+    let Some(Connection::Tcp { remote, .. }) = request.extensions().get::<Connection>() else {
+        return Ok(());
+    };
+    app.parts.store.count_submission(remote.ip()).map_err(|wait| {
+        let limit = app.config.limits.submissions_per_hour;
+        let detail = format!("this address has used up its {limit} submissions an hour");
+        let seconds = wait.as_secs().saturating_add(1).to_string();
+        ApiError::new(StatusCode::TOO_MANY_REQUESTS, "submission_limit_reached", detail)
+            .hint("previews count, too; the operator sets `limits.submissions_per_hour`")
+            .with_header(header::RETRY_AFTER, &seconds)
     })
 }
 
