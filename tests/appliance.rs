@@ -7,6 +7,8 @@
 
 #[path = "appliance/accounts.rs"]
 mod accounts;
+#[path = "appliance/callbacks.rs"]
+mod callbacks;
 #[path = "appliance/clients.rs"]
 mod clients;
 #[path = "appliance/command_line.rs"]

@@ -289,6 +289,8 @@ async fn recover(
 ) -> Result<(), DaemonError> {
     let mended = installer.recover().await?;
     tracing::debug!(?mended, "wrappers and launch files agree with the records");
+    let store = trees.clone();
+    tokio::task::spawn_blocking(move || store.sweep_unfinished()).await??;
     let idle = changes.list(None, SCAN).await?.iter().all(crate::changes::ChangeView::is_ended);
     if idle {
         keep.extend(state.read(|view| Installer::kept_trees(view)).await?);

@@ -187,7 +187,29 @@ impl Trees {
         }
     }
 
-    /// Removes the trees that are not in `keep`, and unfinished attempts that nobody works on. Blocking.
+    /// Removes unfinished attempts that nobody works on, which a process that was killed has left. Blocking.
+    ///
+    /// # Errors
+    /// [`TreeError`] when something can't be removed.
+    pub fn sweep_unfinished(&self) -> Result<(), TreeError> {
+        for entry in fs_err::read_dir(&self.0.dir)? {
+            let entry = entry?;
+            if !entry.file_name().to_string_lossy().starts_with(UNFINISHED) {
+                continue;
+            }
+            // Whoever works on it holds its lock.
+            let abandoned = File::open(entry.path()).is_ok_and(|directory| {
+                let lock = rustix::fs::FlockOperation::NonBlockingLockExclusive;
+                rustix::fs::flock(&directory, lock).is_ok()
+            });
+            if abandoned {
+                walk::remove_tree(&entry.path())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes the trees that are not in `keep`. Blocking.
     ///
     /// Gives the number of trees removed. For quiet times: a tree that a jail uses must be in `keep`.
     ///
@@ -201,14 +223,6 @@ impl Trees {
             let entry = entry?;
             let name = entry.file_name().to_string_lossy().into_owned();
             if name.starts_with(UNFINISHED) {
-                // Whoever works on it holds its lock.
-                let abandoned = File::open(entry.path()).is_ok_and(|directory| {
-                    let lock = rustix::fs::FlockOperation::NonBlockingLockExclusive;
-                    rustix::fs::flock(&directory, lock).is_ok()
-                });
-                if abandoned {
-                    walk::remove_tree(&entry.path())?;
-                }
                 continue;
             }
             let hex = name.strip_suffix(".json").unwrap_or(&name);

@@ -172,7 +172,12 @@ impl Server {
         lines[lines.len().saturating_sub(30)..].join("\n")
     }
 
+    /// Waits until foreign code is admitted and every check is well.
     pub fn until_healthy(&self) {
+        until("the run-time proof has passed", || {
+            let sandbox = &self.admin_get("/v1/status")["sandbox"];
+            sandbox.is_object() && sandbox["proof"].is_null()
+        });
         until("the server is healthy", || self.get("/health").0 == 200);
     }
 
