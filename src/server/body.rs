@@ -213,7 +213,7 @@ mod tests {
         drop(held);
         assert!(matches!(other().await, Collected::Busy));
         drop(part);
-        assert!(matches!(other().await, Collected::Whole(bytes) if bytes[..] == [7; 500_000]));
+        assert!(matches!(other().await, Collected::Whole(bytes) if bytes == vec![7; 500_000]));
         assert_eq!(budget.units.available_permits(), (1 << 20) / UNIT_BYTES);
     }
 

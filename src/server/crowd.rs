@@ -167,6 +167,7 @@ impl Drop for AtWork {
 mod tests {
     use super::*;
 
+    #[allow(clippy::unnecessary_wraps)] // As connections give it: those of the local socket have none.
     fn peer(last: u8) -> Option<IpAddr> {
         Some(IpAddr::from([192, 0, 2, last]))
     }

@@ -351,7 +351,18 @@ impl From<ChangeError> for ApiError {
 
 impl From<StateError> for ApiError {
     fn from(error: StateError) -> Self {
-        Self::internal(error.code(), &error)
+        let inside = Self::internal(error.code(), &error);
+        let mut own = match error.code() {
+            "disk_full" => Self::disk_full(),
+            // The state opens its file again by itself: whoever asks again soon may be served.
+            "state_failed" => {
+                let detail = "the state cannot be written at this moment";
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "state_failed", detail).maybe_hint(error.hint())
+            }
+            _ => return inside,
+        };
+        own.0.internal = inside.0.internal;
+        own
     }
 }
 

@@ -51,7 +51,7 @@ async fn a_client_that_never_ends_its_headers_is_left() {
 #[tokio::test]
 async fn connections_that_ask_for_nothing_keep_nobody_out() {
     let world = World::new().await;
-    let (address, _closing) = serve(&world, Duration::from_secs(60)).await;
+    let (address, _closing) = serve(&world, Duration::from_mins(1)).await;
     let begun = world.send(Method::POST, "/v2/local/app/blobs/uploads/", &[], Body::empty()).await;
     let location = begun.is(202).header("location").to_owned();
     // One at work among those that are idle or in the middle of their headers.
