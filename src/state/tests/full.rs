@@ -202,5 +202,4 @@ fn on_a_small_disk(folder: &Path) {
     all_there(&state).unwrap();
     tokio::runtime::Runtime::new().unwrap().block_on(state.close()).unwrap();
     all_there(&State::open(&path, Faults::none()).unwrap()).unwrap();
-    println!("{acknowledged} rows fitted");
 }
