@@ -11,6 +11,8 @@ mod ending;
 mod executing;
 #[path = "sandbox/launch.rs"]
 mod launch;
+#[path = "sandbox/leftovers.rs"]
+mod leftovers;
 #[path = "sandbox/limits.rs"]
 mod limits;
 #[path = "sandbox/speed.rs"]

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use fs_err as fs;
 use rustix::fs::{CWD, Mode, OFlags};
+use rustix::io::Errno;
 
 use self::hierarchy::Hierarchies;
 use super::policy::Limits;
@@ -60,6 +61,11 @@ impl Cgroups {
 
     fn bases(&self) -> impl Iterator<Item = &PathBuf> {
         [&self.unified, &self.memory, &self.pids, &self.cpu].into_iter().flatten()
+    }
+
+    /// Where [`Self::create`] makes the group of a run, in each hierarchy.
+    pub(crate) fn places(&self, name: &str) -> Vec<PathBuf> {
+        self.bases().map(|base| base.join(name)).collect()
     }
 
     /// Makes the group of a run. What can't be made or limited is absent from it.
@@ -163,15 +169,31 @@ impl Group {
         rustix::fs::openat(CWD, dir, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).ok()
     }
 
-    /// Moves a process into every group of the run in which it wasn't born.
+    /// The files of version 1 through which a process brings itself in, see [`join`].
+    pub(crate) fn doors(&self) -> io::Result<Vec<OwnedFd>> {
+        self.version1()
+            .map(|dir| {
+                let file = fs::OpenOptions::new().write(true).open(dir.join("tasks"))?;
+                Ok(OwnedFd::from(file.into_file()))
+            })
+            .collect()
+    }
+
+    /// Moves a process into the group of version 2, unless it was born there.
     pub(crate) fn add(&self, pid: i32, born_inside: bool) -> io::Result<()> {
-        let unified = self.unified.as_ref().filter(|_| !born_inside);
-        for dir in
-            [unified, self.memory.as_ref(), self.pids.as_ref(), self.cpu.as_ref()].into_iter().flatten()
-        {
-            fs::write(dir.join("cgroup.procs"), pid.to_string())?;
+        match &self.unified {
+            Some(dir) if !born_inside => fs::write(dir.join("cgroup.procs"), pid.to_string()),
+            _ => Ok(()),
         }
-        Ok(())
+    }
+
+    fn version1(&self) -> impl Iterator<Item = &PathBuf> {
+        [&self.memory, &self.pids, &self.cpu].into_iter().flatten()
+    }
+
+    /// Every directory of the group.
+    pub(crate) fn dirs(&self) -> impl Iterator<Item = &PathBuf> {
+        self.unified.iter().chain(self.version1())
     }
 
     /// Kills everything in the group at once, where the kernel has that.
@@ -205,12 +227,30 @@ impl Group {
 
 impl Drop for Group {
     fn drop(&mut self) {
-        for dir in [&self.unified, &self.memory, &self.pids, &self.cpu].into_iter().flatten() {
+        for dir in self.dirs() {
             if !remove(dir) {
                 tracing::warn!(group = %dir.display(), "a control group could not be removed; the next start sweeps it");
             }
         }
     }
+}
+
+/// Brings the calling process, which must have one thread, into the groups behind these doors.
+///
+/// A thread that moves itself is the one move for which the kernel doesn't wait until no process of the machine is in
+/// the middle of a fork, an exec or an exit; that wait takes milliseconds.
+pub(crate) fn join(doors: &[OwnedFd]) -> Result<(), Errno> {
+    doors.iter().try_for_each(|door| rustix::io::write(door, b"0").map(|_| ()))
+}
+
+/// Whether a directory is a control group, whatever its path says.
+pub(crate) fn is_group(dir: &Path) -> bool {
+    // Of the kernel's `magic.h`: version 1 and version 2.
+    const MAGIC: [u64; 2] = [0x0027_e0eb, 0x6367_7270];
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::openat(CWD, dir, flags, Mode::empty())
+        .and_then(rustix::fs::fstatfs)
+        .is_ok_and(|found| u64::try_from(found.f_type).is_ok_and(|kind| MAGIC.contains(&kind)))
 }
 
 /// Makes a group and sets it up; removes it again if that fails.
@@ -252,8 +292,9 @@ fn field(dir: &Path, file: &str, name: &str) -> u64 {
 
 /// Removes a group, killing what is in it. The kernel lets go of a dead process a little after its end and tells
 /// nobody, so a refusal is tried again for a while.
-fn remove(dir: &Path) -> bool {
+pub(crate) fn remove(dir: &Path) -> bool {
     let deadline = Instant::now() + Duration::from_secs(2);
+    let mut pause = Duration::from_micros(50);
     loop {
         match fs::remove_dir(dir) {
             Ok(()) => return true,
@@ -266,6 +307,7 @@ fn remove(dir: &Path) -> bool {
                 let _gone = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
             }
         }
-        std::thread::sleep(Duration::from_millis(1));
+        std::thread::sleep(pause);
+        pause = (2 * pause).min(Duration::from_millis(2));
     }
 }

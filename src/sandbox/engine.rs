@@ -11,12 +11,14 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use sha2::{Digest as _, Sha256};
 
 use super::cancel::Cancel;
-use super::cgroup::{Cgroups, Move};
+use super::cgroup::{self, Cgroups, Move};
 use super::error::{Doing as _, SandboxError};
+use super::guarded::{Guarded, OWN_EXECUTABLE};
 use super::host;
 use super::outcome::{End, ExecStatus, Outcome};
 use super::policy::{Policy, Stdio};
 use super::receipt::Receipt;
+use super::record::{self, Record};
 use super::run::{self, Surroundings};
 use super::streams::{StdinBytes, Streams};
 use super::validate;
@@ -26,6 +28,7 @@ use super::validate;
 pub struct Sandbox {
     shared: Arc<Shared>,
     helper: PathBuf,
+    guarded: Option<Arc<Guarded>>,
 }
 
 #[derive(Debug)]
@@ -51,7 +54,6 @@ struct Names {
     next: AtomicU64,
 }
 
-const OWN_EXECUTABLE: &str = "/proc/self/exe";
 const PREFIX: &str = "pantry-run-";
 
 impl Names {
@@ -67,16 +69,20 @@ impl Names {
     }
 }
 
-/// Whether a name is one of ours whose owner is dead.
-fn abandoned(name: &str) -> bool {
-    let Some(rest) = name.strip_prefix(PREFIX) else { return false };
-    let mut fields = rest.split('-').skip(1);
+/// Whether the owner of a run lives, if the name is one of a run.
+fn owner_lives(name: &str) -> Option<bool> {
+    let mut fields = name.strip_prefix(PREFIX)?.split('-').skip(1);
     let (Some(Ok(pid)), Some(Ok(born))) =
         (fields.next().map(str::parse), fields.next().map(str::parse::<u64>))
     else {
-        return false;
+        return None;
     };
-    start_time(pid) != Some(born)
+    Some(start_time(pid) == Some(born))
+}
+
+/// Whether a name is one of ours whose owner is dead.
+fn abandoned(name: &str) -> bool {
+    owner_lives(name) == Some(false)
 }
 
 /// When a process was started, in ticks since boot; a later one of the same pid has another.
@@ -113,12 +119,17 @@ impl Sandbox {
         let digest = Sha256::digest(run_dir.as_os_str().as_encoded_bytes());
         let tag = format!("{:02x}{:02x}{:02x}{:02x}", digest[0], digest[1], digest[2], digest[3]);
         let shared = Shared { names: Names::new(&tag), groups: Cgroups::detect(Move::Allowed), run_dir };
-        Ok(Self { shared: Arc::new(shared), helper: PathBuf::from(OWN_EXECUTABLE) })
+        Ok(Self {
+            shared: Arc::new(shared),
+            helper: PathBuf::from(OWN_EXECUTABLE),
+            guarded: Guarded::new(OWN_EXECUTABLE.as_ref()).map(Arc::new),
+        })
     }
 
     /// Uses another executable as the helper; for tests, whose own executable isn't Pantry.
     #[must_use]
     pub fn with_helper(mut self, exe: PathBuf) -> Self {
+        self.guarded = Guarded::new(&exe).map(Arc::new);
         self.helper = exe;
         self
     }
@@ -148,8 +159,12 @@ impl Sandbox {
             Stdio::Inherit => Streams::inherited()?,
         };
         let (name, turn) = self.shared.names.next();
+        let groups = self.shared.groups.places(&name);
+        // Dropped after what it names.
+        let _record = Record::write(&self.shared.run_dir, &name, groups)?;
         let around = Surroundings {
             helper: &self.helper,
+            guarded: self.guarded.as_deref(),
             group: self.shared.groups.create(&name, &policy.limits),
             ids: host::outside_ids(policy.identity, turn),
             cancel,
@@ -158,13 +173,29 @@ impl Sandbox {
         run::run(policy, streams, &around)
     }
 
-    /// Removes what a crashed predecessor left: entries of the run directory, and control groups of dead owners.
+    /// Removes what a crashed predecessor left: entries of the run directory, and control groups of dead owners, also
+    /// those that it made elsewhere than this process would.
     ///
     /// # Errors
     /// When the run directory can't be read.
     pub fn sweep(&self) -> Result<Swept, SandboxError> {
         let mut swept = Swept { groups: self.shared.groups.sweep(abandoned), ..Swept::default() };
         for entry in fs::read_dir(&self.shared.run_dir).doing("read the run directory")?.flatten() {
+            let name = entry.file_name();
+            let name = name.to_str().unwrap_or_default();
+            match owner_lives(name) {
+                Some(true) => continue,
+                Some(false) => {
+                    let groups = record::leftovers(&entry.path(), name);
+                    let removed = groups.iter().filter(|group| cgroup::remove(group)).count();
+                    swept.groups += removed as u64;
+                    if removed < groups.len() {
+                        // The next sweep needs the record.
+                        continue;
+                    }
+                }
+                None => {}
+            }
             let is_dir = entry.file_type().is_ok_and(|kind| kind.is_dir());
             let removed =
                 if is_dir { fs::remove_dir_all(entry.path()) } else { fs::remove_file(entry.path()) };
@@ -227,8 +258,10 @@ pub fn exec_with_helper(policy: &Policy, helper: &Path) -> Result<ExecStatus, Sa
     let signals = SignalFd::with_flags(&mask, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
         .doing("hold signals back")?;
     let (name, _) = Names::new("exec").next();
+    let guarded = Guarded::new(helper);
     let around = Surroundings {
         helper,
+        guarded: guarded.as_ref(),
         group: Cgroups::detect(Move::Never).create(&name, &policy.limits),
         ids: host::outside_ids(policy.identity, u64::from(std::process::id())),
         cancel: &Cancel::new()?,

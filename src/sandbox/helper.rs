@@ -7,19 +7,22 @@
 use std::ffi::CString;
 use std::io::{Read as _, Write as _};
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use fs_err as fs;
 use nix::libc;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{MemfdFlags, SealFlags};
 use rustix::io::Errno;
-use rustix::mount::OpenTreeFlags;
 use rustix::process::{Signal, WaitOptions, pidfd_send_signal, waitpid};
 use rustix::thread::CapabilitySet;
 
+use super::cgroup;
 use super::error::{Fault, Step};
+use super::guarded::{self, OWN_EXECUTABLE};
+use super::init;
 use super::policy::Network;
+use super::receipt::OwnExecutable;
 use super::sys::{self, Cloned};
 use super::wire::{self, FromHelper, FromInit, GO, Launch};
 
@@ -33,9 +36,14 @@ pub(crate) const FD_SYNC: i32 = 5;
 /// Where copies are put out of the way of these.
 const FD_HIGH: i32 = 32;
 
-/// Whether the order has a cgroup to be born in as its last descriptor.
+/// What comes with the descriptors, and which of those that not every run has.
 #[derive(Debug, serde::Serialize, serde::Deserialize)]
 pub(crate) struct Order {
+    /// Whether this helper was started from a read-only mount of its executable.
+    pub(crate) guarded: bool,
+    /// How many control groups of version 1 the init brings itself into.
+    pub(crate) doors: usize,
+    /// Whether the last one is a control group to be born in.
     pub(crate) into_cgroup: bool,
 }
 
@@ -58,7 +66,9 @@ struct Given {
     launch: OwnedFd,
     status: OwnedFd,
     stdio: [OwnedFd; 3],
+    doors: Vec<OwnedFd>,
     cgroup: Option<OwnedFd>,
+    guarded: bool,
 }
 
 fn serve(control: &OwnedFd) -> Result<(), Fault> {
@@ -75,6 +85,8 @@ fn serve(control: &OwnedFd) -> Result<(), Fault> {
         launch: next()?,
         status: next()?,
         stdio: [next()?, next()?, next()?],
+        doors: (0..order.doors).map(|_| next()).collect::<Result<_, _>>()?,
+        guarded: order.guarded && guarded::holds(),
         cgroup: if order.into_cgroup { Some(next()?) } else { None },
     };
     let launch = read_launch(&given.launch)?;
@@ -87,13 +99,20 @@ fn serve(control: &OwnedFd) -> Result<(), Fault> {
     };
     drop((given, sync_read));
     let result = release(control, &launch, pid, in_cgroup, &pidfd, sync_write.as_fd());
-    if result.is_err() {
+    let orphaned = if result.is_err() {
         let _gone = pidfd_send_signal(&pidfd, Signal::KILL);
+        false
     } else {
-        watch(control, &pidfd);
-    }
+        watch(control, &pidfd) == Ended::Caller
+    };
     let _reaped =
         rustix::io::retry_on_intr(|| waitpid(rustix::process::Pid::from_raw(pid), WaitOptions::empty()));
+    if orphaned {
+        for group in &launch.groups {
+            // What can't be is left to a sweep.
+            cgroup::remove(group);
+        }
+    }
     result
 }
 
@@ -170,8 +189,15 @@ fn write_map(pid: i32, name: &str, value: &str) -> Result<(), Fault> {
         })
 }
 
+/// What ended first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ended {
+    Init,
+    Caller,
+}
+
 /// Waits for the end of the init; kills it when the caller is gone.
-fn watch(control: &OwnedFd, pidfd: &OwnedFd) {
+fn watch(control: &OwnedFd, pidfd: &OwnedFd) -> Ended {
     loop {
         let mut fds = [PollFd::new(pidfd, PollFlags::IN), PollFd::new(control, PollFlags::IN)];
         match poll(&mut fds, None) {
@@ -180,7 +206,7 @@ fn watch(control: &OwnedFd, pidfd: &OwnedFd) {
             Err(_) => break,
         }
         if !fds[0].revents().is_empty() {
-            return;
+            return Ended::Init;
         }
         // The caller says nothing more after the go-ahead: whatever comes is its end.
         if !fds[1].revents().is_empty() {
@@ -188,25 +214,39 @@ fn watch(control: &OwnedFd, pidfd: &OwnedFd) {
         }
     }
     let _gone = pidfd_send_signal(pidfd, Signal::KILL);
+    Ended::Caller
 }
 
-/// Continues as the init: waits for the maps, then executes this program once more from where nobody can write it.
+/// Continues as the init: waits for the maps, then, unless this runs from where nobody can write it, executes this
+/// program once more from there.
 fn become_init(given: Given, sync_read: OwnedFd, sync_write: OwnedFd) -> ! {
     // A held write end would hide the helper's death.
     drop(sync_write);
     let Ok(status) = rustix::io::fcntl_dupfd_cloexec(&given.status, FD_HIGH) else { sys::exit(LOST) };
-    let fault = match execute_protected(given, sync_read) {
-        Ok(never) => match never {},
+    let fault = match prepare_init(given, sync_read) {
+        Ok(()) => {
+            // The init closes whatever it doesn't know by number; nobody here may own such a number then.
+            std::mem::forget(status);
+            init::run(OwnExecutable::ReadOnlyMount)
+        }
         Err(fault) => fault,
     };
     let told = wire::send_message(&status, &FromInit::Failed(fault), &[]);
     sys::exit(if told.is_ok() { 0 } else { LOST });
 }
 
-fn execute_protected(given: Given, sync: OwnedFd) -> Result<std::convert::Infallible, Fault> {
-    let [stdin, stdout, stderr] = given.stdio;
+/// Comes back when the init may go on in this very process.
+fn prepare_init(given: Given, sync: OwnedFd) -> Result<(), Fault> {
+    let Given { launch, status, stdio: [stdin, stdout, stderr], doors, cgroup, guarded } = given;
+    drop(cgroup);
     let mut moved = Vec::new();
-    for fd in [stdin, stdout, stderr, given.status, given.launch, sync] {
+    for door in doors {
+        let copy = rustix::io::fcntl_dupfd_cloexec(&door, FD_HIGH).step("arrange descriptors")?;
+        std::mem::forget(door);
+        moved.push(copy);
+    }
+    let doors = std::mem::take(&mut moved);
+    for fd in [stdin, stdout, stderr, status, launch, sync] {
         moved.push(rustix::io::fcntl_dupfd_cloexec(&fd, FD_HIGH).step("arrange descriptors")?);
         // Its number may be one of ours, owned by a copy of the helper's variables; it is replaced below.
         std::mem::forget(fd);
@@ -223,15 +263,21 @@ fn execute_protected(given: Given, sync: OwnedFd) -> Result<std::convert::Infall
         sys::exit(LOST);
     }
     sys::place(sync, FD_SYNC).step("arrange descriptors")?;
+    cgroup::join(&doors).step("join the control groups")?;
+    drop(doors);
+    if guarded {
+        return Ok(());
+    }
     keep_capabilities_over_exec()?;
-    let (program, how) = match read_only_self() {
+    let (program, how) = match guarded::clone_of(OWN_EXECUTABLE.as_ref()) {
         Ok(program) => (program, c"mount"),
         Err(_) => (sealed_self()?, c"copy"),
     };
     let arguments = [c"pantry", c"__jail", c"init", how];
     let environment: [&std::ffi::CStr; 0] = [];
-    nix::unistd::execveat(&program, c"", &arguments, &environment, nix::fcntl::AtFlags::AT_EMPTY_PATH)
-        .step("execute the init")
+    let executed =
+        nix::unistd::execveat(&program, c"", &arguments, &environment, nix::fcntl::AtFlags::AT_EMPTY_PATH);
+    match executed.step("execute the init")? {}
 }
 
 /// The id inside is rarely 0, and only 0 keeps its capabilities over an exec by itself.
@@ -248,24 +294,6 @@ fn keep_capabilities_over_exec() -> Result<(), Fault> {
     Ok(())
 }
 
-/// A read-only detached mount of our own executable: reopening it for writing fails for everybody (CVE-2019-5736).
-fn read_only_self() -> Result<OwnedFd, Fault> {
-    let step = "protect our own executable";
-    let path = fs::read_link("/proc/self/exe").map_err(|_| lost(step))?;
-    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-    // By path: the mount behind /proc/self/exe belongs to the outer mount namespace and can't be cloned here.
-    let tree = rustix::mount::open_tree(rustix::fs::CWD, &path, flags).step(step)?;
-    let (ours, there) =
-        (rustix::fs::stat("/proc/self/exe").step(step)?, rustix::fs::fstat(&tree).step(step)?);
-    if (ours.st_dev, ours.st_ino) != (there.st_dev, there.st_ino) {
-        // Replaced by an upgrade since we started.
-        return Err(Fault { step: step.to_owned(), errno: libc::ESTALE });
-    }
-    sys::set_mount_attr(tree.as_fd(), sys::ATTR_RDONLY | sys::ATTR_NOSUID | sys::ATTR_NODEV, false)
-        .step(step)?;
-    Ok(tree)
-}
-
 /// A sealed copy in memory of the executable's loaded part; what is appended or embedded behind it stays out.
 fn sealed_self() -> Result<OwnedFd, Fault> {
     let step = "copy our own executable";
@@ -273,7 +301,7 @@ fn sealed_self() -> Result<OwnedFd, Fault> {
         step: step.to_owned(),
         errno: error.raw_os_error().unwrap_or(libc::EIO),
     };
-    let mut file = fs::File::open(Path::new("/proc/self/exe")).map_err(failed)?;
+    let mut file = fs::File::open(OWN_EXECUTABLE).map_err(failed)?;
     let mut head = vec![0; 64 * 1024];
     let read = file.read(&mut head).map_err(failed)?;
     head.truncate(read);

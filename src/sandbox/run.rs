@@ -16,6 +16,7 @@ use super::cancel::Cancel;
 use super::cgroup::Group;
 use super::collect;
 use super::error::{Doing as _, Fault, SandboxError};
+use super::guarded::Guarded;
 use super::helper::Order;
 use super::host::{self, OutsideIds};
 use super::outcome::{End, Limit, Outcome, TakenOutput};
@@ -34,6 +35,8 @@ const SET_UP: Duration = Duration::from_secs(30);
 /// What a run needs beside its policy.
 pub(crate) struct Surroundings<'a> {
     pub(crate) helper: &'a Path,
+    /// The helper's executable on a read-only mount, where the caller can make one.
+    pub(crate) guarded: Option<&'a Guarded>,
     pub(crate) group: Group,
     pub(crate) ids: OutsideIds,
     pub(crate) cancel: &'a Cancel,
@@ -128,23 +131,20 @@ impl Attended<'_> {
                 processes: limits.processes.enforced_by == Enforcement::Watchdog,
                 cpu: limits.cpu.enforced_by == Enforcement::Watchdog,
             },
+            groups: around.group.dirs().cloned().collect(),
         };
         let (control, control_theirs) = wire::pair().doing("make the control socket")?;
         let (status, status_theirs) = wire::pair().doing("make the status socket")?;
         let file = memory_file(&launch)?;
-        let child = Command::new(around.helper)
-            .arg0("pantry")
-            .arg("__jail")
-            .env_clear()
-            .stdin(ChildStdio::from(control_theirs))
-            .stdout(ChildStdio::null())
-            .stderr(ChildStdio::null())
-            .spawn()
-            .doing("start the helper")?;
+        let (child, guarded) = start_helper(around, &control_theirs)?;
+        // A copy here would hide the helper's death.
+        drop(control_theirs);
+        let doors = around.group.doors().doing("open the control groups")?;
         let birthplace = around.group.birthplace();
-        let order = Order { into_cgroup: birthplace.is_some() };
+        let order = Order { guarded, doors: doors.len(), into_cgroup: birthplace.is_some() };
         let mut fds: Vec<BorrowedFd<'_>> = vec![file.as_fd(), status_theirs.as_fd()];
         fds.extend(ends.iter().map(AsFd::as_fd));
+        fds.extend(doors.iter().map(AsFd::as_fd));
         fds.extend(birthplace.iter().map(AsFd::as_fd));
         // A helper that is dead already is found by the end of file on its socket.
         let _told = wire::send_message(&control, &order, &fds);
@@ -401,6 +401,26 @@ impl Attended<'_> {
         let [stdout, stderr] = self.streams.finish();
         Ok(Outcome { end, stdout, stderr, outputs, receipt, wall_ms })
     }
+}
+
+/// Starts the helper; says whether it runs from the read-only mount.
+fn start_helper(around: &Surroundings<'_>, control: &OwnedFd) -> Result<(Child, bool), SandboxError> {
+    let doing = "start the helper";
+    let start = |program: &Path| -> std::io::Result<Child> {
+        Command::new(program)
+            .arg0("pantry")
+            .arg("__jail")
+            .env_clear()
+            .stdin(ChildStdio::from(control.try_clone()?))
+            .stdout(ChildStdio::null())
+            .stderr(ChildStdio::null())
+            .spawn()
+    };
+    // A security module that goes by paths may not know this one.
+    if let Some(Ok(child)) = around.guarded.map(|guarded| start(&guarded.path())) {
+        return Ok((child, true));
+    }
+    start(around.helper).map(|child| (child, false)).doing(doing)
 }
 
 fn memory_file(launch: &Launch) -> Result<OwnedFd, SandboxError> {

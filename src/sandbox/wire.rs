@@ -7,6 +7,7 @@
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
 
 use rustix::io::Errno;
 use rustix::net::{
@@ -36,6 +37,8 @@ pub(crate) struct Launch {
     pub(crate) host_uid: u32,
     pub(crate) host_gid: u32,
     pub(crate) watch: Watch,
+    /// The directories of the run's control group, which the helper removes when the caller is dead.
+    pub(crate) groups: Vec<PathBuf>,
 }
 
 /// Which limits the init samples because no controller enforces them.
