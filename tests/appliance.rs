@@ -7,6 +7,8 @@
 
 #[path = "appliance/accounts.rs"]
 mod accounts;
+#[path = "appliance/bundles.rs"]
+mod bundles;
 #[path = "appliance/callbacks.rs"]
 mod callbacks;
 #[path = "appliance/clients.rs"]
@@ -17,6 +19,8 @@ mod command_line;
 mod crash;
 #[path = "appliance/crash_install.rs"]
 mod crash_install;
+#[path = "appliance/demo.rs"]
+mod demo;
 #[path = "appliance/failures.rs"]
 mod failures;
 #[path = "appliance/install.rs"]
@@ -25,6 +29,10 @@ mod install;
 mod leaks;
 #[path = "appliance/registry.rs"]
 mod registry;
+#[path = "appliance/rights.rs"]
+mod rights;
+#[path = "appliance/rootless.rs"]
+mod rootless;
 #[path = "appliance/serve.rs"]
 mod serve;
 #[path = "appliance/submissions.rs"]

@@ -6,7 +6,7 @@ use std::process::{Child, Command, Output, Stdio};
 use super::support::{Server, checkout, has, is_root, show, skip, until};
 
 /// An OCI layout with one small image, made by the test.
-fn image(folder: &Path) -> PathBuf {
+pub fn image(folder: &Path) -> PathBuf {
     let layout = folder.join("image");
     let script = r#"
 import gzip, hashlib, io, json, os, sys, tarfile
@@ -37,6 +37,13 @@ json.dump({"imageLayoutVersion": "1.0.0"}, open(out + "/oci-layout", "w"))
     layout
 }
 
+/// A policy file for clients that ask for one.
+pub fn policy(folder: &Path) -> PathBuf {
+    let policy = folder.join("policy.json");
+    std::fs::write(&policy, r#"{"default":[{"type":"insecureAcceptAnything"}]}"#).unwrap();
+    policy
+}
+
 fn well(output: &Output) -> String {
     assert!(output.status.success(), "{}", show(output));
     String::from_utf8_lossy(&output.stdout).into_owned()
@@ -51,8 +58,7 @@ fn skopeo_pushes_and_pulls() {
     let folder = tempfile::tempdir().unwrap();
     let layout = image(folder.path());
     let remote = format!("docker://{}/local/skopeo/app:1", server.address());
-    let policy = folder.path().join("policy.json");
-    std::fs::write(&policy, r#"{"default":[{"type":"insecureAcceptAnything"}]}"#).unwrap();
+    let policy = policy(folder.path());
     let skopeo = |arguments: &[&str]| {
         Command::new("skopeo").arg("--policy").arg(&policy).args(arguments).output().unwrap()
     };

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::support::{Server, checkout};
+use super::support::{Server, checkout, example};
 
 /// Example, and a reason code that its rejection must carry. `docs/rejections.md` has the same table.
 const BROKEN: &[(&str, &str)] = &[
@@ -22,23 +22,30 @@ const BROKEN: &[(&str, &str)] = &[
 fn every_broken_example_is_rejected_with_its_code_and_the_next_good_one_passes() {
     let server = Server::start();
     server.until_healthy();
-    for (example, code) in BROKEN {
-        let submission = server.submit(&checkout().join("examples").join(example));
-        assert_eq!(submission["state"], "rejected", "{example}: {submission:#}");
+    every_broken_example_is_rejected(&server);
+}
+
+/// Each is rejected with its code, the server stays well, and the next good one passes.
+pub fn every_broken_example_is_rejected(server: &Server) {
+    for (name, code) in BROKEN {
+        let package = example(name);
+        server.account.own(package.path());
+        let submission = server.submit(package.path());
+        assert_eq!(submission["state"], "rejected", "{name}: {submission:#}");
         let codes = submission["verdict"]["reason_codes"].as_array().unwrap();
-        assert!(codes.contains(&json!(code)), "{example} must be rejected as {code}: {submission:#}");
-        assert!(
-            !submission["verdict"]["findings"].as_array().unwrap().is_empty(),
-            "{example} has no finding"
-        );
-        assert_eq!(server.get("/health").0, 200, "after {example}");
+        assert!(codes.contains(&json!(code)), "{name} must be rejected as {code}: {submission:#}");
+        assert!(!submission["verdict"]["findings"].as_array().unwrap().is_empty(), "{name} has no finding");
+        assert_eq!(server.get("/health").0, 200, "after {name}");
         assert_eq!(
-            server.get(&format!("/v2/packages/local/{example}/tags/list")).0,
+            server.get(&format!("/v2/packages/local/{name}/tags/list")).0,
             404,
-            "{example} became visible"
+            "{name} became visible"
         );
+        server.until_nothing_is_left(&format!("after {name}"));
     }
-    let good = server.submit(&checkout().join("examples/greeter"));
+    let package = example("greeter");
+    server.account.own(package.path());
+    let good = server.submit(package.path());
     assert_eq!(good["state"], "published", "{good:#}");
     server.until_nothing_is_left("at the end");
 }

@@ -209,3 +209,16 @@ fn kill_9_ends_a_running_test_and_the_next_start_tidies_up() {
     assert_eq!(good["state"], "published", "{good:#}");
     server.until_nothing_is_left("after the next submission");
 }
+
+/// Processes whose environment or command line names this folder.
+pub fn processes_with(folder: &str) -> Vec<String> {
+    let names = |bytes: &[u8]| bytes.windows(folder.len()).any(|window| window == folder.as_bytes());
+    let mut found = Vec::new();
+    for (pid, process) in processes() {
+        let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        if names(&environment) || names(process.line.as_bytes()) {
+            found.push(format!("{pid}: {}", process.line));
+        }
+    }
+    found
+}
