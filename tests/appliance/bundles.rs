@@ -129,7 +129,7 @@ fn a_file_whose_bundle_was_altered_or_cut_is_refused_before_use() {
         std::fs::set_permissions(&damaged, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
         let root = folder.path().join(format!("root-{what}"));
         let start = Start { bare: true, program: Some(&damaged), environment: BARE, ..Start::default() };
-        let said = start.try_on(&root).map(|_| format!("{what} was not found")).unwrap_or_else(|said| said);
+        let said = start.try_on(&root).map_or_else(|said| said, |_| format!("{what} was not found"));
         let trees = std::fs::read_dir(root.join("trees")).into_iter().flatten().flatten();
         let unpacked: Vec<_> = trees.map(|entry| entry.file_name()).filter(|name| name != ".lock").collect();
         assert!(unpacked.is_empty(), "{what}: {unpacked:?} was unpacked; {said}");
