@@ -17,6 +17,11 @@ const IDLE: Duration = Duration::from_mins(1);
 /// What is beyond a cap is read and dropped up to here, so that a client that sends before it listens gets the answer.
 const DROP_BYTES: u64 = 256 * 1024 * 1024;
 
+/// Of the body of a request that is refused before it was read, so much is read away …
+const DRAINED: usize = 1024 * 1024;
+/// … and for so long.
+const DRAINING: Duration = Duration::from_secs(2);
+
 /// All collected bodies together have so many bytes in memory at most, apart from what each has for free.
 const BUDGET_BYTES: usize = 32 * 1024 * 1024;
 /// So much of each body is free: no more than its connection holds anyway, and what small requests need also while
@@ -168,6 +173,21 @@ pub(super) async fn collect_or_refuse(body: Body, cap: u64) -> ApiResult<Bytes> 
                 .hint("send all of it, as long as `Content-Length` says, within half a minute"))
         }
     }
+}
+
+/// Reads away what a client still sends before it is refused: a connection that is closed on unread bytes is reset, and
+/// the refusal lost with it. A long body is not waited for.
+pub(super) async fn drain(body: Body) {
+    let reading = async {
+        let (mut pieces, mut read) = (pieces(body), 0);
+        while let Some(Ok(piece)) = pieces.next().await {
+            read += piece.len();
+            if read > DRAINED {
+                break;
+            }
+        }
+    };
+    let _too_long = tokio::time::timeout(DRAINING, reading).await;
 }
 
 #[cfg(test)]

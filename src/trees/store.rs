@@ -209,7 +209,7 @@ impl Trees {
         Ok(())
     }
 
-    /// Removes the trees that are not in `keep`. Blocking.
+    /// Removes the trees that are not in `keep`, and unfinished attempts that nobody works on. Blocking.
     ///
     /// Gives the number of trees removed. For quiet times: a tree that a jail uses must be in `keep`.
     ///
@@ -218,6 +218,7 @@ impl Trees {
     pub fn sweep(&self, keep: &[Digest]) -> Result<u64, TreeError> {
         let keep: HashSet<&str> = keep.iter().map(Digest::hex).collect();
         let _lock = self.lock()?;
+        self.sweep_unfinished()?;
         let mut removed = 0;
         for entry in fs_err::read_dir(&self.0.dir)? {
             let entry = entry?;

@@ -16,12 +16,15 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The processes that were started and still count.
 #[derive(Clone)]
-pub(super) struct Started(Arc<Mutex<Vec<Pid>>>);
+pub(super) struct Started {
+    processes: Arc<Mutex<Vec<Pid>>>,
+    folder: PathBuf,
+}
 
 impl Started {
     /// Watches for SIGINT and SIGTERM from here on: then every process ends, `folder` goes, and so does this program.
     pub(super) fn watched(folder: PathBuf) -> Self {
-        let started = Self(Arc::default());
+        let started = Self { processes: Arc::default(), folder };
         let watching = started.clone();
         std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -44,7 +47,7 @@ impl Started {
             for process in processes.iter() {
                 end(*process);
             }
-            let _left = fs_err::remove_dir_all(&folder);
+            let _left = fs_err::remove_dir_all(&watching.folder);
             std::process::exit(128 + number as i32);
         });
         started
@@ -53,7 +56,8 @@ impl Started {
     /// Starts a process that an interrupted demo ends.
     pub(super) fn spawn(&self, command: &mut Command) -> std::io::Result<Child> {
         let mut processes = self.lock();
-        let child = command.spawn()?;
+        // What a process that is interrupted forgets goes with the folder.
+        let child = command.env("TMPDIR", &self.folder).spawn()?;
         processes.push(pid(&child));
         Ok(child)
     }
@@ -69,7 +73,7 @@ impl Started {
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Pid>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.processes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

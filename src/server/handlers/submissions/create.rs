@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::access::Action;
 use crate::blobs::{Stored, Writer};
 use crate::server::app::App;
-use crate::server::body::{collect_or_refuse, pieces};
+use crate::server::body::{collect_or_refuse, drain, pieces};
 use crate::server::caller::Caller;
 use crate::server::connection::Connection;
 use crate::server::errors::{ApiError, ApiResult};
@@ -71,9 +71,17 @@ pub(in crate::server) async fn create(
     Params(params): Params<SubmitParams>,
     request: Request,
 ) -> ApiResult<Response> {
-    caller.require(Action::Submit)?;
-    pace(&app, &request)?;
-    let idempotency_key = key(request.headers())?;
+    let admitted = caller
+        .require(Action::Submit)
+        .and_then(|()| pace(&app, &request))
+        .and_then(|()| key(request.headers()));
+    let idempotency_key = match admitted {
+        Ok(key) => key,
+        Err(refusal) => {
+            drain(request.into_body()).await;
+            return Err(refusal);
+        }
+    };
     let kind = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let kind = kind.unwrap_or_default().to_ascii_lowercase();
     if kind.starts_with("application/json") {
