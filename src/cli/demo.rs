@@ -145,33 +145,55 @@ impl Walk {
             let _ = self.quiet(Command::new("docker").args(["rmi", &image]));
             return same(&printed, expected);
         }
-        let store = self.temporary.join("podman");
-        let podman = || {
-            let mut command = Command::new("podman");
-            command.arg("--root").arg(store.join("root")).arg("--runroot").arg(store.join("run")).args([
-                "--storage-driver=vfs",
-                "--cgroup-manager=cgroupfs",
-                "--events-backend=none",
-            ]);
-            if self.quiet(Command::new("runc").arg("--version")) {
-                command.args(["--runtime", "runc"]);
-            }
-            command
-        };
         if !self.quiet(Command::new("podman").arg("--version")) {
             say("no container engine is at hand (neither a docker that answers nor podman): skipped");
             return Ok(());
         }
-        if !self.quiet(podman().args(["pull", "--quiet", "--tls-verify=false", &image])) {
+        let store = self.temporary.join("podman");
+        let outcome = self.by_podman(&store, &image, expected);
+        // Without root the store belongs to ids of podman's own.
+        let _ = self.quiet(self.podman(&store).args(["rmi", "--all", "--force"]));
+        let _ = self.quiet(self.podman(&store).args(["unshare", "rm", "-rf"]).arg(&store));
+        outcome
+    }
+
+    /// podman with all its folders below `store`.
+    fn podman(&self, store: &Path) -> Command {
+        let mut command = Command::new("podman");
+        command
+            .env("HOME", store)
+            .env("XDG_RUNTIME_DIR", store)
+            .env("XDG_CONFIG_HOME", store)
+            .env("XDG_DATA_HOME", store)
+            .arg("--root")
+            .arg(store.join("root"))
+            .arg("--runroot")
+            .arg(store.join("run"))
+            .args(["--storage-driver=vfs", "--cgroup-manager=cgroupfs", "--events-backend=none"]);
+        if self.quiet(Command::new("runc").arg("--version")) {
+            command.args(["--runtime", "runc"]);
+        }
+        command
+    }
+
+    fn by_podman(&self, store: &Path, image: &str, expected: &str) -> Result<(), Failure> {
+        fs_err::create_dir_all(store)?;
+        // Small limits of its own: podman's defaults ask for more than a confined root may set.
+        let limits = ["--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024"];
+        let run = |argument: &str| {
+            let mut command = self.podman(store);
+            command
+                .args(["run", "--rm", "--tls-verify=false", "--network=none"])
+                .args(limits)
+                .args([image, argument]);
+            command
+        };
+        // The command's help has passed its test: where it does not print here, it is podman that cannot run it.
+        if !self.quiet(&mut run("--help")) {
             say("podman is installed but cannot work for this user here: skipped");
             return Ok(());
         }
-        // Small limits of its own: podman's defaults ask for more than a confined root may set.
-        let limits = ["--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024"];
-        let printed = self
-            .show(podman().args(["run", "--rm", "--network=none"]).args(limits).args([&image, "pantry"]))?;
-        let _ = self.quiet(podman().args(["rmi", "--all", "--force"]));
-        let _ = self.quiet(podman().args(["unshare", "rm", "-rf"]).arg(&store));
+        let printed = self.show(&mut run("pantry"))?;
         same(&printed, expected)
     }
 

@@ -26,12 +26,14 @@ impl Started {
     pub(super) fn watched(folder: PathBuf) -> Self {
         let started = Self { processes: Arc::default(), folder };
         let watching = started.clone();
+        let (ready, until_ready) = std::sync::mpsc::channel();
         std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             let number = runtime.and_then(|runtime| {
                 runtime.block_on(async {
                     let mut interrupt = signal(SignalKind::interrupt())?;
                     let mut terminate = signal(SignalKind::terminate())?;
+                    let _waiting = ready.send(());
                     tokio::select! {
                         _ = interrupt.recv() => Ok(Signal::SIGINT),
                         _ = terminate.recv() => Ok(Signal::SIGTERM),
@@ -50,6 +52,8 @@ impl Started {
             let _left = fs_err::remove_dir_all(&watching.folder);
             std::process::exit(128 + number as i32);
         });
+        // Nothing is started before the signals are watched; an error here means that they never will be.
+        let _unwatched = until_ready.recv();
         started
     }
 
