@@ -262,8 +262,12 @@ impl Drop for Server {
     fn drop(&mut self) {
         let mut child = self.child.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if matches!(child.try_wait(), Ok(None)) {
-            let _ = child.kill();
-            let _ = child.wait();
+            // Asked first: who is killed cannot take the control groups of its jails away.
+            signal(child.id(), nix::sys::signal::Signal::SIGTERM);
+            if wait_for(&mut child, Duration::from_secs(5)).is_none() {
+                let _ = child.kill();
+                let _ = child.wait();
+            }
         }
     }
 }
