@@ -67,16 +67,17 @@ pub(in crate::server) struct SubmissionForm {
 )]
 pub(in crate::server) async fn create(
     State(app): State<App>,
-    caller: Caller,
+    caller: ApiResult<Caller>,
     Params(params): Params<SubmitParams>,
     request: Request,
 ) -> ApiResult<Response> {
-    let admitted = caller
-        .require(Action::Submit)
-        .and_then(|()| pace(&app, &request))
-        .and_then(|()| key(request.headers()));
-    let idempotency_key = match admitted {
-        Ok(key) => key,
+    let admitted = caller.and_then(|caller| {
+        caller.require(Action::Submit)?;
+        pace(&app, &request)?;
+        Ok((key(request.headers())?, caller))
+    });
+    let (idempotency_key, caller) = match admitted {
+        Ok(admitted) => admitted,
         Err(refusal) => {
             drain(request.into_body()).await;
             return Err(refusal);
