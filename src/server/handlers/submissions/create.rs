@@ -38,7 +38,7 @@ pub(in crate::server) struct SubmitParams {
 #[derive(utoipa::ToSchema)]
 #[allow(dead_code, reason = "it describes the form; the parts are read as a stream")]
 pub(in crate::server) struct SubmissionForm {
-    /// The source as an archive (.tar, .tar.gz or .zip).
+    /// The source as an archive (.tar or .tar.gz).
     #[schema(value_type = String, format = Binary)]
     source: Vec<u8>,
     /// The manifest as JSON, where the source has none.
