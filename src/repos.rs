@@ -15,18 +15,22 @@
 //!   second name (sha512) costs a row, not a copy.
 
 mod catalogue;
+mod glob;
 mod holdings;
 mod manifests;
 mod parse;
 mod referrers;
 mod rights;
+mod settings;
 mod tables;
 mod tags;
 
 pub use catalogue::catalogue;
+pub use glob::TagPattern;
 pub use holdings::{BlobAt, add_blob, add_blob_named, blob_at, delete_blob, has_blob, holders, mount_blob};
 pub use manifests::{StoredManifest, delete_manifest, get_manifest, put_manifest, put_manifest_named};
 pub use parse::{ManifestError, ParsedManifest, REFERENCES_CAP, parse_manifest};
 pub use referrers::{Referrer, referrers};
 pub use rights::{Writer, exists_root, writable};
+pub use settings::{RepositorySettings, Retention, SettingsError, settings};
 pub use tags::{delete_tag, set_tag, tags};

@@ -4,8 +4,12 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::settings::RepositorySettings;
 use crate::names::{Digest, Millis, RepoName, Tag};
 use crate::state::{Table, record};
+
+/// Repositories, by the first segment of the names below them.
+pub(super) const REPOSITORIES: Table<String, RepositoryRecord> = Table::new("repos.repositories");
 
 /// What is known of a blob that a repository holds, by the digest as it was named.
 pub(super) const BLOBS: Table<(RepoName, Digest), BlobRecord> = Table::new("repos.blobs");
@@ -23,6 +27,20 @@ pub(super) const TAGS_OF: Table<(RepoName, Digest, Tag), ()> = Table::new("repos
 pub(super) const REFERRERS: Table<(RepoName, Digest, Digest), ReferrerRecord> = Table::new("repos.referrers");
 /// Repositories that hold something.
 pub(super) const CATALOGUE: Table<RepoName, CatalogueRecord> = Table::new("repos.catalogue");
+
+/// A repository of the registry.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct RepositoryRecord {
+    /// What the operator set.
+    #[serde(default)]
+    pub(super) settings: RepositorySettings,
+    /// When it was made.
+    pub(super) created_at: Millis,
+    /// Since when it is going: it is not seen any more, and what it holds goes page by page.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) removed_at: Option<Millis>,
+}
+record!(RepositoryRecord, 1);
 
 /// A blob of a repository.
 #[derive(Clone, Debug, Serialize, Deserialize)]
