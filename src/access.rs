@@ -1,47 +1,141 @@
 //! Who asks, and what they may do.
 //!
 //! This part must never ask the host's name service (its modules would be loaded into our static binary), grant by
-//! the address a request comes from, or compare a token in a time that tells something about it.
+//! the address a request comes from, compare a token in a time that tells something about it, or keep a password or
+//! token in any form from which it could be got back.
 //!
-//! Invariants: every request has a [`Principal`]; what it may do stands in [`Principal::may`] alone; the server's
-//! [`Mode`] is the closed one until it is said otherwise.
+//! Invariants:
+//! - Every request has a [`Principal`]; what it may do stands in [`Principal::may`] and [`Principal::may_in`] alone;
+//!   the server's [`Mode`] is the closed one until it is said otherwise.
+//! - Users, members, tokens and grants change by the methods of [`Access`] only: records first, with a line in the
+//!   audit log in the same transaction, then the directory in memory. A request reads the directory alone.
+//! - A token of the token service is worth what it says *and* what its subject may at this moment, so that taking
+//!   back a right, a token or a user counts at once.
 
+mod change;
+mod directory;
+mod error;
 mod groups;
+mod htpasswd;
+mod name;
+mod password;
 mod principal;
+mod right;
+mod tables;
 mod token;
+mod view;
 
-pub use principal::{Action, Mode, Principal, Role};
+pub use change::{MadeToken, NewToken, NewUser, UserChange};
+pub use error::AccessError;
+pub use name::{AccountName, Subject};
+pub use principal::{Action, Bearer, Mode, Principal, Role};
+pub use right::{Grants, Pattern, Reach, Right, Rights, Scope};
+pub use view::{GrantView, TokenView, UserView};
 
-use std::path::Path;
-use std::sync::Arc;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
+use std::time::Duration;
 
-use crate::config::SecretFileError;
-use crate::names::Random;
+use crate::names::{Clock, Millis, Random};
+use crate::state::{State, StateError, Tx};
 
+use directory::{Directory, Rows};
 use groups::Groups;
+use htpasswd::Entry;
+use password::Passwords;
 use token::AdminToken;
 
-/// Turns what a connection shows into a [`Principal`].
-#[derive(Clone, Debug)]
-pub struct Access {
-    token: Arc<AdminToken>,
-    groups: Arc<Groups>,
-    daemon_uid: u32,
+/// How often it is looked whether the file of passwords is another.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// What happened to accounts, for the audit log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// The principal that acted.
+    pub who: String,
+    /// What was done, e.g. `access.user.create`.
+    pub action: &'static str,
+    /// What it was done to.
+    pub subject: String,
+    /// How it ended.
+    pub outcome: &'static str,
+    /// More about it; never a secret.
+    pub why: String,
+}
+
+/// Writes an event into the audit log, in the transaction of the act.
+pub type Recorder = Arc<dyn Fn(&mut Tx<'_>, Millis, &Event) -> Result<(), StateError> + Send + Sync>;
+
+/// What access stands on.
+pub struct AccessParts {
+    /// Where the records are.
+    pub state: State,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Where secrets come from.
+    pub random: Arc<dyn Random>,
+    /// Where the administration token is kept, or made at the first start.
+    pub keys_dir: PathBuf,
+    /// What somebody without credentials is.
+    pub mode: Mode,
+    /// A file of further users, in the form of `htpasswd -B`.
+    pub htpasswd: Option<PathBuf>,
+    /// The audit log.
+    pub recorder: Recorder,
+}
+
+/// Turns what a connection shows into a [`Principal`], and keeps the accounts; clones share one.
+#[derive(Clone)]
+pub struct Access(Arc<Inner>);
+
+struct Inner {
+    state: State,
+    clock: Arc<dyn Clock>,
+    random: Arc<dyn Random>,
     mode: Mode,
+    admin: AdminToken,
+    groups: Groups,
+    daemon_uid: u32,
+    recorder: Recorder,
+    directory: RwLock<Arc<Directory>>,
+    file: Mutex<Arc<Vec<Entry>>>,
+    /// Held by the one who changes something.
+    changing: tokio::sync::Mutex<()>,
+    passwords: Passwords,
 }
 
 impl Access {
-    /// Reads the administration token `keys/admin-token`, or makes it at the first start.
+    /// Reads the administration token `keys/admin-token`, or makes it at the first start, and all accounts.
     ///
     /// # Errors
-    /// When the file can't be made, or is open to others.
-    pub fn open(keys_dir: &Path, random: &dyn Random) -> Result<Self, AccessError> {
-        Ok(Self {
-            token: Arc::new(AdminToken::load_or_create(keys_dir, random)?),
-            groups: Arc::new(Groups::of_this_machine()),
+    /// When the token's file can't be made, or is open to others; when the file of passwords or the records can't be
+    /// read.
+    pub async fn open(parts: AccessParts) -> Result<Self, AccessError> {
+        let AccessParts { state, clock, random, keys_dir, mode, htpasswd, recorder } = parts;
+        let admin = AdminToken::load_or_create(&keys_dir, random.as_ref())?;
+        let (watched, entries) = match htpasswd.as_deref().map(htpasswd::File::open).transpose()? {
+            Some((file, entries)) => (Some(file), entries),
+            None => (None, Vec::new()),
+        };
+        let directory = Directory::new(mode, Rows::read(&state).await?, &entries);
+        let access = Self(Arc::new(Inner {
+            admin,
+            groups: Groups::of_this_machine(),
             daemon_uid: nix::unistd::geteuid().as_raw(),
-            mode: Mode::Token,
-        })
+            mode,
+            recorder,
+            directory: RwLock::new(Arc::new(directory)),
+            file: Mutex::new(Arc::new(entries)),
+            changing: tokio::sync::Mutex::new(()),
+            passwords: Passwords::new(random.as_ref())?,
+            state,
+            clock,
+            random,
+        }));
+        if let Some(file) = watched {
+            tokio::spawn(watch(Arc::downgrade(&access.0), file));
+        }
+        Ok(access)
     }
 
     /// Who the other end of the local socket is: root and the daemon's user administer, members of the group
@@ -50,9 +144,9 @@ impl Access {
     /// Reads the machine's small group file at each call, so that a new member needs no restart.
     #[must_use]
     pub fn peer(&self, uid: u32, gid: u32) -> Principal {
-        let role = if uid == 0 || uid == self.daemon_uid {
+        let role = if uid == 0 || uid == self.0.daemon_uid {
             Role::Administrator
-        } else if self.groups.is_member(uid, gid) {
+        } else if self.0.groups.is_member(uid, gid) {
             Role::Installer
         } else {
             Role::Reader
@@ -60,133 +154,99 @@ impl Access {
         Principal::Peer { uid, gid, role }
     }
 
-    /// Whose token it is; `None` when it is none of ours.
+    /// Whose API token it is; `None` when it is none of ours, or does not count any more.
     #[must_use]
     pub fn token(&self, presented: &str) -> Option<Principal> {
-        self.token
-            .matches(presented)
-            .then(|| Principal::Token { name: "admin".to_owned(), role: Role::Administrator })
+        let hash = token::hash(presented);
+        if self.0.admin.matches(&hash) {
+            return Some(self.administrator());
+        }
+        self.directory().token(&hash)?.principal(self.now())
     }
 
-    /// What somebody without socket or token is on this server.
+    fn administrator(&self) -> Principal {
+        Principal::Token {
+            name: "admin".into(),
+            owner: None,
+            role: Role::Administrator,
+            grants: Grants::everywhere(Rights::ALL),
+            scopes: None,
+        }
+    }
+
+    /// What somebody without socket or credentials is on this server.
     #[must_use]
     pub fn mode(&self) -> Mode {
-        self.mode
+        self.0.mode
     }
 
-    /// Sets the mode, which is [`Mode::Token`] until then.
-    #[must_use]
-    pub fn with_mode(self, mode: Mode) -> Self {
-        Self { mode, ..self }
-    }
-
-    /// Somebody without socket or token.
+    /// Somebody without socket or credentials.
     #[must_use]
     pub fn anonymous(&self) -> Principal {
-        Principal::Anonymous { mode: self.mode }
+        self.directory().anonymous.clone()
+    }
+
+    fn directory(&self) -> Arc<Directory> {
+        self.0.directory.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn now(&self) -> Millis {
+        self.0.clock.now()
+    }
+
+    fn random(&self) -> &dyn Random {
+        self.0.random.as_ref()
+    }
+
+    async fn hash_password(&self, password: &str) -> Result<String, AccessError> {
+        self.0.passwords.hash(password, &self.0.random).await
+    }
+
+    /// Makes the directory anew; to be called with `changing` held, so that an older one never comes last.
+    async fn refresh(&self) -> Result<(), AccessError> {
+        let rows = Rows::read(&self.0.state).await?;
+        let file = self.0.file.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let directory = Arc::new(Directory::new(self.0.mode, rows, &file));
+        *self.0.directory.write().unwrap_or_else(PoisonError::into_inner) = directory;
+        Ok(())
     }
 }
 
-/// Why access can't be set up.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum AccessError {
-    /// The file of the administration token can't be used.
-    #[error("the administration token cannot be kept")]
-    File(#[from] SecretFileError),
-    /// The file holds something else.
-    #[error("the administration token in {} is not one of ours", path.display())]
-    NotAToken {
-        /// The file.
-        path: std::path::PathBuf,
-    },
+impl std::fmt::Debug for Access {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Access").field("mode", &self.0.mode).finish_non_exhaustive()
+    }
 }
 
-impl AccessError {
-    /// The stable code.
-    #[must_use]
-    pub fn code(&self) -> &'static str {
-        "admin_token_unusable"
-    }
-
-    /// What to do about it.
-    #[must_use]
-    pub fn hint(&self) -> Option<String> {
-        Some(match self {
-            Self::File(file) => file.hint(),
-            Self::NotAToken { path } => format!("remove {}, so that a new one is made", path.display()),
-        })
+/// Looks after the file of passwords for as long as somebody uses the access.
+async fn watch(access: Weak<Inner>, mut file: htpasswd::File) {
+    let mut ticks = tokio::time::interval(LOOK);
+    let mut unseen = false;
+    loop {
+        ticks.tick().await;
+        let looked = tokio::task::spawn_blocking(move || {
+            let entries = file.look();
+            (file, entries)
+        });
+        let Ok((back, entries)) = looked.await else { return };
+        file = back;
+        let Some(access) = access.upgrade().map(Access) else { return };
+        if let Some(entries) = entries {
+            *access.0.file.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(entries);
+            unseen = true;
+        }
+        if unseen {
+            let _one_at_a_time = access.0.changing.lock().await;
+            match access.refresh().await {
+                Ok(()) => unseen = false,
+                Err(error) => {
+                    tracing::error!(%error, "the users of the file of passwords can't be brought up to date");
+                }
+            }
+        }
     }
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
-mod tests {
-    use crate::names::SeededRandom;
-
-    use super::*;
-
-    fn access(dir: &Path) -> Access {
-        Access::open(&dir.join("keys"), &SeededRandom::new(3)).unwrap()
-    }
-
-    #[test]
-    fn the_token_is_made_once_and_only_it_matches() {
-        let dir = tempfile::tempdir().unwrap();
-        let access = access(dir.path());
-        let text = fs_err::read_to_string(dir.path().join("keys/admin-token")).unwrap();
-        let token = text.trim_end();
-        assert!(token.starts_with("pty_") && token.len() == 47, "{token}");
-        let admin = Principal::Token { name: "admin".into(), role: Role::Administrator };
-        assert_eq!(access.token(token), Some(admin));
-        let again = Access::open(&dir.path().join("keys"), &SeededRandom::new(4)).unwrap();
-        assert!(again.token(token).is_some());
-        for wrong in
-            ["", "pty_", &token[1..], &token.to_uppercase(), &format!("{token}x"), &format!("{token}\n")]
-        {
-            assert_eq!(access.token(wrong), None, "{wrong}");
-        }
-        assert!(!format!("{access:?}").contains(token));
-    }
-
-    #[test]
-    fn a_file_that_holds_no_token_of_ours_is_refused() {
-        let dir = tempfile::tempdir().unwrap();
-        access(dir.path());
-        for content in ["admin", "pty_short", "pty_\n"] {
-            fs_err::write(dir.path().join("keys/admin-token"), content).unwrap();
-            let refused = Access::open(&dir.path().join("keys"), &SeededRandom::new(3)).unwrap_err();
-            assert!(matches!(refused, AccessError::NotAToken { .. }) && refused.hint().is_some());
-        }
-    }
-
-    #[test]
-    fn peers_have_their_roles() {
-        let dir = tempfile::tempdir().unwrap();
-        let (group, passwd) = (dir.path().join("group"), dir.path().join("passwd"));
-        fs_err::write(&group, "root:x:0:\npantry:x:990:ann,bob\n").unwrap();
-        fs_err::write(&passwd, "root:x:0:0::/:\nann:x:1001:1001::/:\ncarl:x:1003:1003::/:\n").unwrap();
-        let mut access = access(dir.path());
-        access.groups = Arc::new(Groups::new(group, passwd));
-        access.daemon_uid = 500;
-        for (uid, gid, role) in [
-            (0, 0, Role::Administrator),
-            (500, 500, Role::Administrator),
-            (1001, 1001, Role::Installer),
-            (1002, 990, Role::Installer),
-            (1003, 1003, Role::Reader),
-            (4_000_000_000, 4_000_000_000, Role::Reader),
-        ] {
-            assert_eq!(access.peer(uid, gid), Principal::Peer { uid, gid, role });
-        }
-    }
-
-    #[test]
-    fn the_mode_is_the_closed_one_until_it_is_set() {
-        let dir = tempfile::tempdir().unwrap();
-        let access = access(dir.path());
-        assert_eq!(access.anonymous(), Principal::Anonymous { mode: Mode::Token });
-        let open = access.with_mode(Mode::None);
-        assert_eq!((open.mode(), open.anonymous()), (Mode::None, Principal::Anonymous { mode: Mode::None }));
-    }
-}
+mod tests;

@@ -1,4 +1,4 @@
-//! The administration token.
+//! The administration token, and what all tokens of ours have in common.
 
 use std::path::Path;
 
@@ -15,9 +15,9 @@ use super::AccessError;
 /// Where it is kept, below the keys folder.
 const FILE: &str = "admin-token";
 /// What it starts with, so that scanners for leaked secrets know it.
-const PREFIX: &str = "pty_";
+pub(super) const PREFIX: &str = "pty_";
 
-/// The token's hash; the token itself is only in its file.
+/// The hash of the administration token; the token itself is only in its file.
 pub(super) struct AdminToken {
     hash: [u8; 32],
 }
@@ -36,8 +36,8 @@ impl AdminToken {
     }
 
     /// Compares hashes in constant time, so that neither content nor length shows in the time it takes.
-    pub(super) fn matches(&self, presented: &str) -> bool {
-        hash(presented).ct_eq(&self.hash).into()
+    pub(super) fn matches(&self, presented: &[u8; 32]) -> bool {
+        presented.ct_eq(&self.hash).into()
     }
 }
 
@@ -47,7 +47,8 @@ impl std::fmt::Debug for AdminToken {
     }
 }
 
-fn hash(text: &str) -> [u8; 32] {
+/// What is kept of a token.
+pub(super) fn hash(text: &str) -> [u8; 32] {
     Sha256::digest(text.as_bytes()).into()
 }
 

@@ -193,6 +193,8 @@ fn build(values: &Values, env: &BTreeMap<String, String>) -> Result<Config, Conf
         },
         allowed_hosts: hosts(values)?,
         auth_mode: auth_mode(values, listen)?,
+        auth_htpasswd: values.path("auth.htpasswd")?,
+        auth_token_ttl_seconds: values.number("auth.token_ttl_seconds", 60, 86_400)?,
         bundle: BundleConfig { layout: values.path("bundle.layout")? },
     })
 }

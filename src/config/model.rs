@@ -34,6 +34,10 @@ pub struct Config {
     pub allowed_hosts: Vec<String>,
     /// Who somebody without a token is. By default [`AuthMode::None`] on loopback and [`AuthMode::Token`] elsewhere.
     pub auth_mode: AuthMode,
+    /// A file of further users, in the form of `htpasswd -B`; absolute.
+    pub auth_htpasswd: Option<PathBuf>,
+    /// How long a token of the token service counts, in seconds.
+    pub auth_token_ttl_seconds: u64,
     /// The bundled root filesystem.
     pub bundle: BundleConfig,
 }

@@ -46,6 +46,8 @@ pub(super) static SETTINGS: &[Setting] = &[
     one("public_url", None),
     Setting { path: "allowed_hosts", shape: Shape::Many, other_variable: None, default: None },
     one("auth.mode", None),
+    one("auth.htpasswd", None),
+    one("auth.token_ttl_seconds", Some("300")),
     one("store.index_url", None),
     one("store.upload_cap_bytes", Some("67108864")),
     one("store.concurrent", Some("2")),

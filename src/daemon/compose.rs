@@ -5,19 +5,20 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use crate::access::{Access, Mode};
+use crate::access::{self, Access, AccessParts, Mode};
+use crate::audit;
 use crate::blobs::Blobs;
 use crate::callback::Signer;
 use crate::changes::{Changes, TaskSet};
 use crate::config::{self, AuthMode, Config};
 use crate::install::{InstallParts, Installer};
 use crate::keys::CallbackRing;
-use crate::names::{Clock, Faults, Random, SystemClock, SystemRandom};
+use crate::names::{Clock, Faults, Millis, Random, SystemClock, SystemRandom};
 use crate::registry::{Registry, RegistryParts};
 use crate::runner::Embedded;
 use crate::sandbox::{Cancel, Limits, Sandbox};
 use crate::server::{SandboxProbe, Server, ServerParts};
-use crate::state::State;
+use crate::state::{State, StateError, Tx};
 use crate::store::{Store, StoreParts};
 use crate::trees::Trees;
 
@@ -73,10 +74,19 @@ pub async fn serve(
     };
     let blobs = Blobs::open(&path, state.clone(), clock.clone(), random.clone(), faults.clone()).await?;
     let keys_dir = path.join("keys");
-    let access = Access::open(&keys_dir, random.as_ref())?.with_mode(match config.auth_mode {
-        AuthMode::None => Mode::None,
-        AuthMode::Token => Mode::Token,
-    });
+    let access = Access::open(AccessParts {
+        state: state.clone(),
+        clock: clock.clone(),
+        random: random.clone(),
+        keys_dir: keys_dir.clone(),
+        mode: match config.auth_mode {
+            AuthMode::None => Mode::None,
+            AuthMode::Token => Mode::Token,
+        },
+        htpasswd: config.auth_htpasswd.clone(),
+        recorder: Arc::new(record),
+    })
+    .await?;
     let ring = CallbackRing::open(
         &keys_dir,
         config.callback.signing_key.as_ref().map(config::Secret::expose),
@@ -264,6 +274,18 @@ fn probe(sandbox: &Sandbox, runtime: &[PathBuf], proved: Arc<OnceLock<Proof>>) -
             Ok(receipt)
         })
     })
+}
+
+/// Puts what happened to accounts into the audit log.
+fn record(tx: &mut Tx<'_>, now: Millis, event: &access::Event) -> Result<(), StateError> {
+    let event = audit::Event {
+        who: event.who.clone(),
+        action: event.action.to_owned(),
+        subject: event.subject.clone(),
+        outcome: event.outcome.to_owned(),
+        why: event.why.clone(),
+    };
+    audit::append(tx, now, &event)
 }
 
 /// Sweeps abandoned uploads once an hour.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::access::{Mode, Principal, Role};
+use crate::access::{Grants, Mode, Principal, Role};
 use crate::blobs::Blobs;
 use crate::changes::{ChangeView, Changes, TaskSet};
 use crate::names::{
@@ -256,7 +256,7 @@ async fn a_failed_update_keeps_the_old_revision() {
 async fn what_cannot_be_installed_is_refused_with_its_code() {
     let fixture = fixture().await;
     let (id, version, digest) = fixture.publish("acme/greeter", "1.0.0", &["greet"]).await;
-    let nobody = Principal::Anonymous { mode: Mode::None };
+    let nobody = Principal::Anonymous { mode: Mode::None, grants: Grants::default() };
     let install = |id: &PackId, version: &str, digest: &Digest, by: Principal| {
         let (id, version, digest) = (id.clone(), Version::parse(version).unwrap(), digest.clone());
         let installer = fixture.installer.clone();

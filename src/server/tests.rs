@@ -26,7 +26,7 @@ use super::handlers::v2;
 use super::metrics::Metrics;
 use super::observe::Observer;
 use super::router::layered;
-use crate::access::{Access, Mode};
+use crate::access::{Access, AccessParts, Mode};
 use crate::blobs::Blobs;
 use crate::config::{self, Flags};
 use crate::names::{Digest, Faults, ManualClock, Millis, SystemRandom};
@@ -126,7 +126,17 @@ impl World {
             manifest_cap_bytes: MANIFEST_CAP,
         });
         fs_err::create_dir_all(root.join("keys")).unwrap();
-        let access = Access::open(&root.join("keys"), &SystemRandom).unwrap().with_mode(mode);
+        let access = Access::open(AccessParts {
+            state: state.clone(),
+            clock: clock.clone(),
+            random: random.clone(),
+            keys_dir: root.join("keys"),
+            mode,
+            htpasswd: None,
+            recorder: Arc::new(|_, _, _| Ok(())),
+        })
+        .await
+        .unwrap();
         let metrics = Metrics::new();
         let shared = Shared { registry: registry.clone(), access, metrics: metrics.clone() };
         let registry_routes = Router::new()
