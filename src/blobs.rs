@@ -31,6 +31,6 @@ mod tests;
 pub use error::BlobError;
 pub use handle::Blobs;
 pub use reader::Reader;
-pub use references::{INLINE_BYTES, Owner, Stored, is_known, link, link_known, unlink};
+pub use references::{INLINE_BYTES, Owner, Stored, is_known, link, link_known, owner_keys, unlink};
 pub use uploads::upload_offset;
 pub use writer::Writer;

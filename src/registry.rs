@@ -21,7 +21,10 @@ mod error;
 mod listing;
 mod manifests;
 mod naming;
+mod pulls;
 mod range;
+mod repositories;
+mod retention;
 mod sessions;
 mod uploads;
 
@@ -35,12 +38,16 @@ pub use error::RegistryError;
 pub use listing::{Page, ReferrersPage};
 pub use manifests::ManifestPut;
 pub use range::{ByteRange, ContentRange, parse_byte_range, parse_content_range};
+pub use repositories::{RemovedRepository, RepositoryError, TagView};
+pub use retention::{RetentionEntry, RetentionSummary};
 pub use uploads::{BeginUpload, Begun, BlobCreated, Chunk, Upload};
 
 use crate::blobs::Blobs;
 use crate::config::RegistryConfig;
 use crate::names::{Clock, Faults};
+use crate::repos::Repositories;
 use crate::state::State;
+use pulls::Pulls;
 use sessions::Sessions;
 
 /// A body as it comes in, piece by piece.
@@ -74,6 +81,8 @@ struct Inner {
     config: RegistryConfig,
     manifest_cap_bytes: u64,
     sessions: Sessions,
+    repositories: Repositories,
+    pulls: Arc<Pulls>,
 }
 
 impl Registry {
@@ -82,7 +91,19 @@ impl Registry {
     pub fn new(parts: RegistryParts) -> Self {
         let RegistryParts { state, blobs, clock, faults, config, manifest_cap_bytes } = parts;
         let sessions = Sessions::new(state.clone(), blobs.clone(), clock.clone());
-        Self(Arc::new(Inner { state, blobs, clock, faults, config, manifest_cap_bytes, sessions }))
+        let repositories = Repositories::new(state.clone());
+        let pulls = Arc::default();
+        Self(Arc::new(Inner {
+            state,
+            blobs,
+            clock,
+            faults,
+            config,
+            manifest_cap_bytes,
+            sessions,
+            repositories,
+            pulls,
+        }))
     }
 
     /// Manifests may have this many bytes at most.
@@ -95,10 +116,12 @@ impl Registry {
     /// every few seconds.
     pub async fn tend(&self) {
         self.0.sessions.tend().await;
+        self.0.pulls.flush(&self.0.state, self.0.clock.now(), pulls::Flush::WhenDue).await;
     }
 
     /// Puts every upload aside, so that another process can continue it.
     pub async fn close(&self) {
         self.0.sessions.suspend_all().await;
+        self.0.pulls.flush(&self.0.state, self.0.clock.now(), pulls::Flush::Now).await;
     }
 }

@@ -10,7 +10,8 @@
 //!   unlinks it in the same way.
 //! - A manifest is present only together with everything that it needs in the same repository at that moment. Its own
 //!   references to these bytes are kept apart from the repository's, so that unlinking a blob takes no bytes from it.
-//! - A repository is in the catalogue exactly while it holds a manifest or a blob.
+//! - A name is in the catalogue exactly while it holds a manifest or a blob; its counters, and those of its
+//!   repository, change in the transaction of what they count.
 //! - Rows are keyed by the digest *as it was named*; the record says under which SHA-256 the bytes lie, so that a
 //!   second name (sha512) costs a row, not a copy.
 
@@ -20,17 +21,25 @@ mod holdings;
 mod manifests;
 mod parse;
 mod referrers;
-mod rights;
+mod repositories;
+mod retention;
 mod settings;
 mod tables;
 mod tags;
 
-pub use catalogue::catalogue;
+pub use catalogue::{ImageView, catalogue, images};
 pub use glob::TagPattern;
 pub use holdings::{BlobAt, add_blob, add_blob_named, blob_at, delete_blob, has_blob, holders, mount_blob};
 pub use manifests::{StoredManifest, delete_manifest, get_manifest, put_manifest, put_manifest_named};
 pub use parse::{ManifestError, ParsedManifest, REFERENCES_CAP, parse_manifest};
 pub use referrers::{Referrer, referrers};
-pub use rights::{Writer, exists_root, writable};
+pub use repositories::{
+    Added, Removing, Repositories, RepositoryView, RootName, Totals, Writer, add_repository, begin_removal, drain,
+    going, is_reserved, may_remove, repositories, repository, set_repository,
+};
+pub use retention::{
+    Kept, ManifestFacts, Newest, NewestBuilder, Removal, Removed, Surveyed, SurveyedManifest, TagFacts, Verdict,
+    judge_tag, judge_untagged, manifests_page, note_pulled, remove_tags, remove_untagged, survey_page, tags_page,
+};
 pub use settings::{RepositorySettings, Retention, SettingsError, settings};
 pub use tags::{delete_tag, set_tag, tags};

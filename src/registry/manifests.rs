@@ -80,7 +80,10 @@ impl Registry {
             .await?;
         self.0.faults.pass("registry.manifest.after-record");
         match outcome {
-            Ok(_) => Ok(put),
+            Ok(_) => {
+                self.0.repositories.pushed(&put.repo);
+                Ok(put)
+            }
             Err(missing) => Err(RegistryError::ManifestBlobUnknown { missing }),
         }
     }
@@ -99,7 +102,10 @@ impl Registry {
         let asked = parse_asked(&repo, reference)?;
         let key = repo.clone();
         let found = self.0.state.read(move |view| repos::get_manifest(view, &key, &asked)).await?;
-        found.ok_or_else(|| unknown(&repo, reference))
+        let found = found.ok_or_else(|| unknown(&repo, reference))?;
+        self.0.pulls.note(&repo, &found.digest, self.0.clock.now());
+        self.0.repositories.pulled(&repo);
+        Ok(found)
     }
 
     /// The exact bytes of a manifest that was found.

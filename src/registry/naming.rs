@@ -3,7 +3,7 @@
 use super::{Inner, RegistryError};
 use crate::access::{Action, Principal};
 use crate::names::{Digest, RepoName};
-use crate::repos::{self, Writer};
+use crate::repos::Writer;
 
 impl Inner {
     /// The repository that `who` may do `action` in. Rights come first, so that who has none learns nothing.
@@ -15,7 +15,7 @@ impl Inner {
     ) -> Result<RepoName, RegistryError> {
         allow(who, action)?;
         let repo = self.resolve(name)?;
-        if matches!(action, Action::Push | Action::DeleteContent) && !repos::writable(&repo, Writer::Client) {
+        if matches!(action, Action::Push | Action::DeleteContent) && !self.repositories.writable(&repo, Writer::Client) {
             return Err(RegistryError::Denied { why: "only Pantry itself writes to this repository" });
         }
         Ok(repo)
@@ -24,13 +24,13 @@ impl Inner {
     /// A first segment that is no repository means the default one, when there is such.
     pub(super) fn resolve(&self, name: &str) -> Result<RepoName, RegistryError> {
         let repo = RepoName::parse(name).map_err(RegistryError::NameInvalid)?;
-        if repos::exists_root(repo.root()) {
+        if self.repositories.exists(repo.root()) {
             return Ok(repo);
         }
         let unknown = || RegistryError::NameUnknown { name: name.chars().take(255).collect() };
         let default = self.config.default_repository.as_deref().ok_or_else(unknown)?;
         let repo = RepoName::parse(&format!("{default}/{name}")).map_err(RegistryError::NameInvalid)?;
-        if repos::exists_root(repo.root()) { Ok(repo) } else { Err(unknown()) }
+        if self.repositories.exists(repo.root()) { Ok(repo) } else { Err(unknown()) }
     }
 }
 

@@ -1,11 +1,24 @@
-//! The list of repositories that hold something.
+//! The list of the images that hold something, and the counters kept with it.
 
-use super::tables::{CATALOGUE, CatalogueRecord};
+use super::tables::{CATALOGUE, CatalogueRecord, TOTALS, TotalsRecord};
 use crate::names::RepoName;
 use crate::state::{Read, Scan, StateError, Tx};
 
 /// No repository name or tag has more characters.
 const CURSOR_CHARACTERS: usize = 256;
+
+/// An image of a repository: a name below it that holds something.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ImageView {
+    /// Its whole name.
+    pub name: RepoName,
+    /// How many manifests it holds.
+    pub manifests: u64,
+    /// How many tags it has.
+    pub tags: u64,
+    /// The bytes of its manifests and blobs.
+    pub bytes: u64,
+}
 
 /// The repositories after `after` (exclusive) in byte order, `limit` (≤ 1,000) at most.
 ///
@@ -23,6 +36,40 @@ pub fn catalogue(view: &impl Read, after: Option<&str>, limit: usize) -> Result<
     Ok(rows.into_iter().map(|(name, _)| name).collect())
 }
 
+/// The images of the repository `root` after `after` (exclusive) in byte order, `limit` (≤ 1,000) at most.
+///
+/// # Errors
+/// [`StateError`] when the state cannot be read.
+pub fn images(
+    view: &impl Read,
+    root: &str,
+    after: Option<&str>,
+    limit: usize,
+) -> Result<Vec<ImageView>, StateError> {
+    let tell = |name, record: CatalogueRecord| ImageView {
+        name,
+        manifests: record.manifests,
+        tags: record.tags,
+        bytes: record.bytes,
+    };
+    let mut found = Vec::new();
+    // Content may lie under the bare name; in order, names of other repositories stand between it and what is below.
+    if after.is_none_or(|after| after < root)
+        && limit > 0
+        && let Ok(bare) = RepoName::parse(root)
+        && let Some(record) = view.get(&CATALOGUE, &bare)?
+    {
+        found.push(tell(bare, record));
+    }
+    let below = format!("{root}/");
+    let from = after.filter(|after| *after > below.as_str()).map_or(below, cursor);
+    let rows = view.scan(&CATALOGUE, &Scan::all().after(&from), limit - found.len())?;
+    found.extend(
+        rows.into_iter().take_while(|(name, _)| name.root() == root).map(|(name, record)| tell(name, record)),
+    );
+    Ok(found)
+}
+
 /// The text as the key of a cursor: longer ones are cut where no name reaches, which keeps their place in the order.
 pub(super) fn cursor(text: &str) -> String {
     text.chars().take(CURSOR_CHARACTERS).collect()
@@ -33,17 +80,34 @@ pub(super) fn exists(view: &impl Read, repo: &RepoName) -> Result<bool, StateErr
     Ok(view.get(&CATALOGUE, repo)?.is_some())
 }
 
-/// Counts what came and went; the row goes with the last of it.
+/// What the images of a repository hold together.
+pub(super) fn totals(view: &impl Read, root: &str) -> Result<TotalsRecord, StateError> {
+    Ok(view.get(&TOTALS, &root.to_owned())?.unwrap_or_default())
+}
+
+/// Counts what came and went, for the image and for its repository; the image's row goes with the last of it.
 pub(super) fn count(
     tx: &mut Tx<'_>,
     repo: &RepoName,
     change: impl FnOnce(&mut CatalogueRecord),
 ) -> Result<(), StateError> {
-    let mut record = tx.get(&CATALOGUE, repo)?.unwrap_or_default();
+    let before = tx.get(&CATALOGUE, repo)?;
+    let mut record = before.unwrap_or_default();
     change(&mut record);
-    if record.manifests == 0 && record.blobs == 0 {
-        tx.delete(&CATALOGUE, repo)
+    let kept = record.manifests > 0 || record.blobs > 0;
+    if kept {
+        tx.put(&CATALOGUE, repo, &record)?;
     } else {
-        tx.put(&CATALOGUE, repo, &record)
+        record = CatalogueRecord::default();
+        tx.delete(&CATALOGUE, repo)?;
     }
+    let was = before.unwrap_or_default();
+    let mut totals = totals(tx, repo.root())?;
+    let moved = |total: &mut u64, was: u64, is: u64| *total = total.saturating_add(is).saturating_sub(was);
+    moved(&mut totals.images, before.is_some().into(), kept.into());
+    moved(&mut totals.manifests, was.manifests, record.manifests);
+    moved(&mut totals.tags, was.tags, record.tags);
+    moved(&mut totals.blobs, was.blobs, record.blobs);
+    moved(&mut totals.bytes, was.bytes, record.bytes);
+    tx.put(&TOTALS, &repo.root().to_owned(), &totals)
 }

@@ -47,9 +47,13 @@ fn enter(tx: &mut Tx<'_>, now: Millis, repo: &RepoName, name: &Digest, at: BlobA
     if tx.get(&BLOBS, &key)?.is_some() {
         return Ok(());
     }
-    tx.put(&BLOBS, &key, &BlobRecord { stored: at.stored, size: at.size, added_at: now })?;
+    let size = at.size;
+    tx.put(&BLOBS, &key, &BlobRecord { stored: at.stored, size, added_at: now })?;
     tx.put(&HOLDERS, &(name.clone(), repo.clone()), &())?;
-    count(tx, repo, |held| held.blobs += 1)
+    count(tx, repo, |held| {
+        held.blobs += 1;
+        held.bytes = held.bytes.saturating_add(size);
+    })
 }
 
 /// Makes `to` hold a blob that `from` holds; `false` when that one does not, or its bytes are gone (nothing is
@@ -108,6 +112,9 @@ pub fn delete_blob(tx: &mut Tx<'_>, now: Millis, repo: &RepoName, name: &Digest)
     blobs::unlink(tx, &record.stored, &owner(repo, name), now)?;
     tx.delete(&BLOBS, &key)?;
     tx.delete(&HOLDERS, &(name.clone(), repo.clone()))?;
-    count(tx, repo, |held| held.blobs = held.blobs.saturating_sub(1))?;
+    count(tx, repo, |held| {
+        held.blobs = held.blobs.saturating_sub(1);
+        held.bytes = held.bytes.saturating_sub(record.size);
+    })?;
     Ok(true)
 }

@@ -6,7 +6,7 @@ use super::catalogue::count;
 use super::holdings::blob_at;
 use super::parse::ParsedManifest;
 use super::referrers;
-use super::tables::{KEEPS, MANIFESTS, ManifestRecord};
+use super::tables::{KEEPS, MANIFESTS, ManifestRecord, PULLED};
 use super::tags::{delete_tags_of, set_tag, target};
 use crate::blobs::{self, Owner, Stored};
 use crate::names::{Digest, Millis, Reference, RepoName, Tag};
@@ -83,7 +83,10 @@ pub fn put_manifest_named(
         referrers::enter(tx, repo, subject, name, stored.size, parsed)?;
     }
     if before.is_none() {
-        count(tx, repo, |held| held.manifests += 1)?;
+        count(tx, repo, |held| {
+            held.manifests += 1;
+            held.bytes = held.bytes.saturating_add(stored.size);
+        })?;
     }
     for tag in tags {
         set_tag(tx, now, repo, tag, name)?;
@@ -178,6 +181,10 @@ pub fn delete_manifest(
         referrers::leave(tx, repo, subject, name)?;
     }
     tx.delete(&MANIFESTS, &key)?;
-    count(tx, repo, |held| held.manifests = held.manifests.saturating_sub(1))?;
+    tx.delete(&PULLED, &key)?;
+    count(tx, repo, |held| {
+        held.manifests = held.manifests.saturating_sub(1);
+        held.bytes = held.bytes.saturating_sub(record.size);
+    })?;
     Ok(true)
 }

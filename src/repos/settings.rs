@@ -19,12 +19,13 @@ const SECONDS_CAP: u64 = 100 * 366 * 86_400;
 /// The settings of a repository; the default is none at all.
 ///
 /// *Shape*: JSON, each field may be missing; unknown ones are refused.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct RepositorySettings {
     /// Manifests are taken without what they refer to.
     pub sparse: bool,
     /// Tags that match one of these never move to another digest, and retention never removes them.
+    #[schema(value_type = Vec<String>)]
     pub immutable_tags: Vec<TagPattern>,
     /// What may go by itself.
     pub retention: Retention,
@@ -32,13 +33,14 @@ pub struct RepositorySettings {
 
 /// The retention rules of a repository. Without any of the first three nothing that has a tag is removed; with some,
 /// a tag stays when at least one of them keeps it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Retention {
     /// Keeps this many tags of an image, those that were set last.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub keep_last: Option<u32>,
     /// Keeps tags that match one of these.
+    #[schema(value_type = Vec<String>)]
     pub keep_tags: Vec<TagPattern>,
     /// Keeps tags whose manifest was pulled, or that were set, within this many seconds.
     #[serde(skip_serializing_if = "Option::is_none")]

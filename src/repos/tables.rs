@@ -25,7 +25,11 @@ pub(super) const TAGS: Table<(RepoName, Tag), TagRecord> = Table::new("repos.tag
 pub(super) const TAGS_OF: Table<(RepoName, Digest, Tag), ()> = Table::new("repos.tags-of");
 /// Manifests that name a subject: (repository, subject, manifest).
 pub(super) const REFERRERS: Table<(RepoName, Digest, Digest), ReferrerRecord> = Table::new("repos.referrers");
-/// Repositories that hold something.
+/// When clients asked for a manifest last, to the minute.
+pub(super) const PULLED: Table<(RepoName, Digest), PulledRecord> = Table::new("repos.pulled");
+/// What the images of a repository hold together, by its first segment.
+pub(super) const TOTALS: Table<String, TotalsRecord> = Table::new("repos.totals");
+/// Names that hold something.
 pub(super) const CATALOGUE: Table<RepoName, CatalogueRecord> = Table::new("repos.catalogue");
 
 /// A repository of the registry.
@@ -104,5 +108,34 @@ pub(super) struct CatalogueRecord {
     pub(super) manifests: u64,
     /// Rows in [`BLOBS`].
     pub(super) blobs: u64,
+    /// Rows in [`TAGS`].
+    #[serde(default)]
+    pub(super) tags: u64,
+    /// Bytes of these manifests and blobs.
+    #[serde(default)]
+    pub(super) bytes: u64,
 }
 record!(CatalogueRecord, 1);
+
+/// What all images of a repository hold: the sum of their rows in [`CATALOGUE`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct TotalsRecord {
+    /// Rows in [`CATALOGUE`].
+    pub(super) images: u64,
+    /// Rows in [`MANIFESTS`].
+    pub(super) manifests: u64,
+    /// Rows in [`TAGS`].
+    pub(super) tags: u64,
+    /// Rows in [`BLOBS`].
+    pub(super) blobs: u64,
+    /// Bytes of these manifests and blobs.
+    pub(super) bytes: u64,
+}
+record!(TotalsRecord, 1);
+
+/// When a manifest was asked for last.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(super) struct PulledRecord {
+    pub(super) at: Millis,
+}
+record!(PulledRecord, 1);

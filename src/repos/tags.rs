@@ -1,6 +1,6 @@
 //! Tags: names that move.
 
-use super::catalogue::{cursor, exists};
+use super::catalogue::{count, cursor, exists};
 use super::tables::{MANIFESTS, TAGS, TAGS_OF, TagRecord};
 use crate::names::{Digest, Millis, RepoName, Tag};
 use crate::state::{Read, Scan, StateError, Tx};
@@ -22,6 +22,8 @@ pub fn set_tag(
     let key = (repo.clone(), tag.clone());
     if let Some(before) = tx.get(&TAGS, &key)? {
         tx.delete(&TAGS_OF, &(repo.clone(), before.digest, tag.clone()))?;
+    } else {
+        count(tx, repo, |held| held.tags += 1)?;
     }
     tx.put(&TAGS, &key, &TagRecord { digest: digest.clone(), set_at: now })?;
     tx.put(&TAGS_OF, &(repo.clone(), digest.clone(), tag.clone()), &())?;
@@ -37,6 +39,7 @@ pub fn delete_tag(tx: &mut Tx<'_>, _now: Millis, repo: &RepoName, tag: &Tag) -> 
     let Some(record) = tx.get(&TAGS, &key)? else { return Ok(false) };
     tx.delete(&TAGS, &key)?;
     tx.delete(&TAGS_OF, &(repo.clone(), record.digest, tag.clone()))?;
+    count(tx, repo, |held| held.tags = held.tags.saturating_sub(1))?;
     Ok(true)
 }
 
@@ -47,6 +50,8 @@ pub(super) fn delete_tags_of(tx: &mut Tx<'_>, repo: &RepoName, digest: &Digest) 
         if page.is_empty() {
             return Ok(());
         }
+        let gone = page.len() as u64;
+        count(tx, repo, |held| held.tags = held.tags.saturating_sub(gone))?;
         for (key, ()) in page {
             tx.delete(&TAGS, &(repo.clone(), key.2.clone()))?;
             tx.delete(&TAGS_OF, &key)?;

@@ -1,0 +1,171 @@
+//! Taking away what was judged, judged again in the transaction that does it.
+
+use super::judge::{Verdict, judge_tag, judge_untagged};
+use super::survey::{
+    Newest, Pending, Surveyed, SurveyedManifest, companions_of, has_parent, has_tag, manifest_facts, tag_facts,
+};
+use crate::names::{Digest, Millis, RepoName};
+use crate::repos::manifests::delete_manifest;
+use crate::repos::settings::{RepositorySettings, settings};
+use crate::repos::tables::{KEEPS, MANIFESTS, PULLED, PulledRecord, REFERRERS, TAGS};
+use crate::repos::tags::delete_tag;
+use crate::state::{Read, Scan, StateError, Tx};
+
+/// With one image so many manifests go at most in one transaction; the rest has no tag then, and goes by that rule.
+const WITH_IMAGE_CAP: usize = 1_000;
+
+/// What a transaction took away.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Removed {
+    /// Tags, as `name:tag`.
+    pub tags: Vec<String>,
+    /// How many manifests went.
+    pub manifests: u64,
+}
+
+/// How a removal ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Removal {
+    /// What still deserved it was taken away.
+    Done(Removed),
+    /// The rules, or the tags that are kept as the last ones, are no longer those of the survey; nothing was done.
+    Outdated,
+}
+
+/// Removes tags that were judged, and manifests that nothing else keeps then.
+///
+/// # Errors
+/// [`StateError`] when the state fails.
+pub fn remove_tags(
+    tx: &mut Tx<'_>,
+    now: Millis,
+    repo: &RepoName,
+    rules: &RepositorySettings,
+    newest: &Newest,
+    pending: Pending<'_>,
+    judged: &[Surveyed],
+) -> Result<Removal, StateError> {
+    if settings(tx, repo.root())? != *rules || !still_newest(tx, repo, newest)? {
+        return Ok(Removal::Outdated);
+    }
+    let mut removed = Removed::default();
+    for tag in judged {
+        let Some(record) = tx.get(&TAGS, &(repo.clone(), tag.tag.clone()))? else { continue };
+        let fresh = tag_facts(
+            tx,
+            repo,
+            newest,
+            pending,
+            tag.tag.clone(),
+            record.digest.clone(),
+            record.set_at,
+        )?;
+        let same = fresh.digest == tag.digest && fresh.set_at == tag.set_at;
+        if !same || judge_tag(rules, &fresh.tag, &fresh.facts, now) != Verdict::RemoveTag {
+            continue;
+        }
+        delete_tag(tx, now, repo, &tag.tag)?;
+        removed.tags.push(format!("{repo}:{}", tag.tag));
+        with_image(tx, now, repo, record.digest, &mut removed)?;
+    }
+    Ok(Removal::Done(removed))
+}
+
+/// Those that are kept as the last ones are there, set as late as then.
+fn still_newest(view: &impl Read, repo: &RepoName, newest: &Newest) -> Result<bool, StateError> {
+    for (set_at, tag) in &newest.members {
+        let record = view.get(&TAGS, &(repo.clone(), tag.clone()))?;
+        if record.is_none_or(|record| record.set_at < *set_at) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Removes manifests without a tag that were judged.
+///
+/// # Errors
+/// [`StateError`] when the state fails.
+pub fn remove_untagged(
+    tx: &mut Tx<'_>,
+    now: Millis,
+    repo: &RepoName,
+    rules: &RepositorySettings,
+    pending: Pending<'_>,
+    judged: &[SurveyedManifest],
+) -> Result<Removal, StateError> {
+    if settings(tx, repo.root())? != *rules {
+        return Ok(Removal::Outdated);
+    }
+    let mut removed = Removed::default();
+    for manifest in judged {
+        let key = (repo.clone(), manifest.digest.clone());
+        let Some(record) = tx.get(&MANIFESTS, &key)? else { continue };
+        if has_tag(tx, repo, &manifest.digest)? {
+            continue;
+        }
+        let fresh = manifest_facts(tx, repo, pending, manifest.digest.clone(), &record)?;
+        if judge_untagged(rules, &fresh.facts, now) == Verdict::RemoveUntagged {
+            with_image(tx, now, repo, fresh.digest, &mut removed)?;
+        }
+    }
+    Ok(Removal::Done(removed))
+}
+
+/// Removes a manifest that nothing keeps any more, and what lives with it: its referrers, what is named after it, its
+/// children that no other manifest lists.
+fn with_image(
+    tx: &mut Tx<'_>,
+    now: Millis,
+    repo: &RepoName,
+    image: Digest,
+    removed: &mut Removed,
+) -> Result<(), StateError> {
+    let mut waiting = vec![image];
+    let mut gone = 0;
+    while let Some(digest) = waiting.pop()
+        && gone < WITH_IMAGE_CAP
+    {
+        let key = (repo.clone(), digest.clone());
+        let Some(record) = tx.get(&MANIFESTS, &key)? else { continue };
+        let about_another = match &record.subject {
+            Some(subject) => tx.get(&MANIFESTS, &(repo.clone(), subject.clone()))?.is_some(),
+            None => false,
+        };
+        if about_another || has_tag(tx, repo, &digest)? || has_parent(tx, repo, &digest, &record.stored)? {
+            continue;
+        }
+        let referrers = tx.scan(&REFERRERS, &Scan::prefix(&key), WITH_IMAGE_CAP)?;
+        let children = tx.scan(&KEEPS, &Scan::prefix(&key), WITH_IMAGE_CAP)?;
+        delete_manifest(tx, now, repo, &digest)?;
+        gone += 1;
+        removed.manifests += 1;
+        for tag in companions_of(&digest) {
+            if let Some(companion) = tx.get(&TAGS, &(repo.clone(), tag.clone()))? {
+                delete_tag(tx, now, repo, &tag)?;
+                removed.tags.push(format!("{repo}:{tag}"));
+                waiting.push(companion.digest);
+            }
+        }
+        waiting.extend(referrers.into_iter().map(|((_, _, referrer), _)| referrer));
+        waiting.extend(children.into_iter().map(|((_, _, child), ())| child));
+    }
+    Ok(())
+}
+
+/// Records when manifests were asked for; those that are gone are left out.
+///
+/// # Errors
+/// [`StateError`] when the state fails.
+pub fn note_pulled(tx: &mut Tx<'_>, pulled: &[(RepoName, Digest, Millis)]) -> Result<(), StateError> {
+    for (repo, digest, at) in pulled {
+        let key = (repo.clone(), digest.clone());
+        if tx.get(&MANIFESTS, &key)?.is_none() {
+            continue;
+        }
+        if tx.get(&PULLED, &key)?.is_none_or(|record| record.at < *at) {
+            tx.put(&PULLED, &key, &PulledRecord { at: *at })?;
+        }
+    }
+    Ok(())
+}

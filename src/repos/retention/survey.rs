@@ -1,0 +1,290 @@
+//! The facts, a page at a time.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+use super::judge::{ManifestFacts, TagFacts};
+use crate::blobs;
+use crate::names::{Digest, Millis, RepoName, Tag};
+use crate::repos::tables::{MANIFESTS, ManifestRecord, PULLED, TAGS, TAGS_OF};
+use crate::state::{Read, Scan, StateError};
+
+/// When a manifest was asked for since the records were written; `None` when it was not.
+pub type Pending<'a> = &'a dyn Fn(&RepoName, &Digest) -> Option<Millis>;
+
+/// The tags of an image that were set last.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Newest {
+    /// The oldest of them; `None` when all tags of the image are among them.
+    threshold: Option<(Millis, Tag)>,
+    /// All of them, when they are to be compared again.
+    pub(super) members: Vec<(Millis, Tag)>,
+}
+
+impl Newest {
+    /// From the oldest of them alone.
+    #[must_use]
+    pub fn from_threshold(threshold: Option<(Millis, Tag)>) -> Self {
+        Self { threshold, members: Vec::new() }
+    }
+
+    /// The oldest of them; `None` when all tags of the image are among them.
+    #[must_use]
+    pub fn threshold(&self) -> Option<&(Millis, Tag)> {
+        self.threshold.as_ref()
+    }
+
+    pub(super) fn has(&self, set_at: Millis, tag: &Tag) -> bool {
+        self.threshold.as_ref().is_none_or(|(at, last)| (set_at, tag) >= (*at, last))
+    }
+}
+
+/// Finds the tags that were set last, page by page ([`survey_page`]).
+#[derive(Debug)]
+pub struct NewestBuilder {
+    keep: usize,
+    heap: BinaryHeap<Reverse<(Millis, Tag)>>,
+    more: bool,
+}
+
+impl NewestBuilder {
+    /// To find this many.
+    #[must_use]
+    pub fn new(keep: usize) -> Self {
+        Self { keep, heap: BinaryHeap::new(), more: false }
+    }
+
+    /// Takes a page.
+    pub fn take(&mut self, page: Vec<(Tag, Millis)>) {
+        for (tag, set_at) in page {
+            // What is named after a manifest goes with that and is nobody's version.
+            if companion(&tag).is_some() {
+                continue;
+            }
+            self.heap.push(Reverse((set_at, tag)));
+            if self.heap.len() > self.keep {
+                self.heap.pop();
+                self.more = true;
+            }
+        }
+    }
+
+    /// What was found.
+    #[must_use]
+    pub fn finish(self) -> Newest {
+        let members: Vec<_> = self.heap.into_iter().map(|Reverse(member)| member).collect();
+        let threshold = if self.more { members.iter().min().cloned() } else { None };
+        Newest { threshold, members }
+    }
+}
+
+/// The tags of an image after `after`, with the time when each was set.
+///
+/// # Errors
+/// [`StateError`] when the state cannot be read.
+pub fn survey_page(
+    view: &impl Read,
+    repo: &RepoName,
+    after: Option<&Tag>,
+    limit: usize,
+) -> Result<Vec<(Tag, Millis)>, StateError> {
+    let rows = view.scan(&TAGS, &below(repo, after), limit)?;
+    Ok(rows.into_iter().map(|((_, tag), record)| (tag, record.set_at)).collect())
+}
+
+fn below<K: crate::state::Key + Clone>(repo: &RepoName, after: Option<&K>) -> Scan {
+    let scan = Scan::prefix(repo);
+    match after {
+        Some(after) => scan.after(&(repo.clone(), after.clone())),
+        None => scan,
+    }
+}
+
+/// A tag with its facts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Surveyed {
+    /// The tag.
+    pub tag: Tag,
+    /// The manifest that it points to.
+    pub digest: Digest,
+    /// When it was set.
+    pub set_at: Millis,
+    /// When its manifest was asked for last, as far as known.
+    pub pulled_at: Option<Millis>,
+    /// What is judged.
+    pub facts: TagFacts,
+}
+
+/// The tags of an image after `after` with their facts.
+///
+/// # Errors
+/// [`StateError`] when the state cannot be read.
+pub fn tags_page(
+    view: &impl Read,
+    repo: &RepoName,
+    newest: &Newest,
+    pending: Pending<'_>,
+    after: Option<&Tag>,
+    limit: usize,
+) -> Result<Vec<Surveyed>, StateError> {
+    let rows = view.scan(&TAGS, &below(repo, after), limit)?;
+    rows.into_iter()
+        .map(|((_, tag), record)| {
+            tag_facts(view, repo, newest, pending, tag, record.digest, record.set_at)
+        })
+        .collect()
+}
+
+/// The facts of one tag.
+pub(super) fn tag_facts(
+    view: &impl Read,
+    repo: &RepoName,
+    newest: &Newest,
+    pending: Pending<'_>,
+    tag: Tag,
+    digest: Digest,
+    set_at: Millis,
+) -> Result<Surveyed, StateError> {
+    let pulled_at = pulled_at(view, repo, pending, &digest)?;
+    let companion_of = match companion(&tag) {
+        Some(image) => Some(image.is_here(view, repo)?),
+        None => None,
+    };
+    let facts = TagFacts {
+        among_last: newest.has(set_at, &tag),
+        used_at: pulled_at.map_or(set_at, |at| at.max(set_at)),
+        companion_of,
+    };
+    Ok(Surveyed { tag, digest, set_at, pulled_at, facts })
+}
+
+fn pulled_at(
+    view: &impl Read,
+    repo: &RepoName,
+    pending: Pending<'_>,
+    digest: &Digest,
+) -> Result<Option<Millis>, StateError> {
+    let recorded = view.get(&PULLED, &(repo.clone(), digest.clone()))?.map(|record| record.at);
+    Ok(recorded.max(pending(repo, digest)))
+}
+
+/// A manifest that no tag points to, with its facts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SurveyedManifest {
+    /// As it was named.
+    pub digest: Digest,
+    /// When it was put.
+    pub pushed_at: Millis,
+    /// When it was asked for last, as far as known.
+    pub pulled_at: Option<Millis>,
+    /// What is judged.
+    pub facts: ManifestFacts,
+}
+
+/// The manifests without a tag among the next `limit` of an image, and where to go on.
+///
+/// # Errors
+/// [`StateError`] when the state cannot be read.
+pub fn manifests_page(
+    view: &impl Read,
+    repo: &RepoName,
+    pending: Pending<'_>,
+    after: Option<&Digest>,
+    limit: usize,
+) -> Result<(Vec<SurveyedManifest>, Option<Digest>), StateError> {
+    let rows = view.scan(&MANIFESTS, &below(repo, after), limit)?;
+    let next = if rows.len() < limit { None } else { rows.last().map(|((_, digest), _)| digest.clone()) };
+    let mut found = Vec::new();
+    for ((_, digest), record) in rows {
+        if !has_tag(view, repo, &digest)? {
+            found.push(manifest_facts(view, repo, pending, digest, &record)?);
+        }
+    }
+    Ok((found, next))
+}
+
+/// The facts of one manifest.
+pub(super) fn manifest_facts(
+    view: &impl Read,
+    repo: &RepoName,
+    pending: Pending<'_>,
+    digest: Digest,
+    record: &ManifestRecord,
+) -> Result<SurveyedManifest, StateError> {
+    let pulled_at = pulled_at(view, repo, pending, &digest)?;
+    let referrer = match &record.subject {
+        Some(subject) => view.get(&MANIFESTS, &(repo.clone(), subject.clone()))?.is_some(),
+        None => false,
+    };
+    let facts = ManifestFacts {
+        child: has_parent(view, repo, &digest, &record.stored)?,
+        referrer,
+        used_at: pulled_at.map_or(record.pushed_at, |at| at.max(record.pushed_at)),
+    };
+    Ok(SurveyedManifest { digest, pushed_at: record.pushed_at, pulled_at, facts })
+}
+
+pub(super) fn has_tag(view: &impl Read, repo: &RepoName, digest: &Digest) -> Result<bool, StateError> {
+    Ok(!view.scan(&TAGS_OF, &Scan::prefix(&(repo.clone(), digest.clone())), 1)?.is_empty())
+}
+
+/// Whether another manifest of the image keeps the bytes of this one.
+pub(super) fn has_parent(
+    view: &impl Read,
+    repo: &RepoName,
+    digest: &Digest,
+    stored: &Digest,
+) -> Result<bool, StateError> {
+    let own = format!("{repo}@{digest}");
+    let prefix = format!("{repo}@");
+    let owners = blobs::owner_keys(view, stored, "manifest", &prefix, 2)?;
+    Ok(owners.iter().any(|key| *key != own))
+}
+
+/// The manifest that a tag is named after.
+pub(super) enum Companion {
+    Whole(Digest),
+    /// A digest too long for a tag: its beginning.
+    Cut(String),
+}
+
+impl Companion {
+    fn is_here(&self, view: &impl Read, repo: &RepoName) -> Result<bool, StateError> {
+        match self {
+            Self::Whole(digest) => Ok(view.get(&MANIFESTS, &(repo.clone(), digest.clone()))?.is_some()),
+            Self::Cut(text) => {
+                let Ok(first) = Digest::parse(&format!("{text}{}", "0".repeat(64))) else { return Ok(false) };
+                let rows = view.scan(&MANIFESTS, &below(repo, Some(&first)), 1)?;
+                Ok(rows.iter().any(|((_, digest), _)| digest.to_string().starts_with(text)))
+            }
+        }
+    }
+}
+
+/// Reads `sha256-<hex>` and `sha512-<first 64 hex>`, alone (the fallback of referrers) or with an ending of cosign.
+pub(super) fn companion(tag: &Tag) -> Option<Companion> {
+    let text = tag.as_str();
+    let name = [".sig", ".att", ".sbom"].iter().find_map(|end| text.strip_suffix(end)).unwrap_or(text);
+    let (algorithm, hex) = name.split_once('-')?;
+    if hex.len() != 64 {
+        return None;
+    }
+    match algorithm {
+        "sha256" => Digest::parse(&format!("sha256:{hex}")).ok().map(Companion::Whole),
+        "sha512" if hex.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)) => {
+            Some(Companion::Cut(format!("sha512:{hex}")))
+        }
+        _ => None,
+    }
+}
+
+/// The tags that would be named after a manifest.
+pub(super) fn companions_of(digest: &Digest) -> Vec<Tag> {
+    let text = digest.to_string();
+    let Some((algorithm, hex)) = text.split_once(':') else { return Vec::new() };
+    let name = format!("{algorithm}-{}", hex.get(..64).unwrap_or(hex));
+    ["", ".sig", ".att", ".sbom"]
+        .iter()
+        .filter_map(|end| Tag::parse(&format!("{name}{end}")).ok())
+        .collect()
+}
