@@ -38,6 +38,9 @@ pub enum BlobError {
     /// The stored bytes are no longer those of the digest.
     #[error("the stored bytes of blob {0} are damaged")]
     Damaged(Digest),
+    /// Somebody is storing the same bytes.
+    #[error("blob {0} is being stored by another request")]
+    InUse(Digest),
     /// There are more bytes than may be.
     #[error("the content is larger than {cap} bytes")]
     TooLarge {
@@ -77,6 +80,7 @@ impl BlobError {
             Self::Unknown(_) => "blob_unknown",
             Self::Missing(_) => "blob_missing",
             Self::Damaged(_) => "blob_damaged",
+            Self::InUse(_) => "blob_in_use",
             Self::TooLarge { .. } => "blob_too_large",
             Self::Spoiled { .. } => "upload_spoiled",
             Self::UploadBusy(_) => "upload_busy",
@@ -96,6 +100,7 @@ impl BlobError {
             Self::Missing(_) | Self::Damaged(_) => "check the disk, and push or fetch the content again",
             Self::Spoiled { .. } | Self::UploadDamaged(_) => "start a new upload",
             Self::UploadBusy(_) => "wait for the other request, then ask for the offset",
+            Self::InUse(_) => "try again when that push has ended",
             Self::Unknown(_) | Self::TooLarge { .. } | Self::Stopping => return None,
         };
         Some(text.to_owned())

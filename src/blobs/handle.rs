@@ -8,6 +8,7 @@ use bytes::Bytes;
 use tokio::task::spawn_blocking;
 
 use super::layout::Layout;
+use super::pins::Pins;
 use super::reader::Buffers;
 use super::references::{INLINE_BYTES, Place, find, is_known};
 use super::sink::{Active, Sink};
@@ -30,6 +31,7 @@ pub(super) struct Inner {
     pub(super) faults: Faults,
     pub(super) active: Active,
     pub(super) buffers: Arc<Buffers>,
+    pub(super) pins: Arc<Pins>,
 }
 
 impl Blobs {
@@ -48,8 +50,8 @@ impl Blobs {
         let root = root.to_owned();
         blocking(move || {
             let layout = Layout::make(&root)?;
-            let (active, buffers) = (Active::default(), Arc::default());
-            let inner = Inner { layout, state, clock, random, faults, active, buffers };
+            let (active, buffers, pins) = (Active::default(), Arc::default(), Arc::default());
+            let inner = Inner { layout, state, clock, random, faults, active, buffers, pins };
             let expired = uploads::sweep_expired(&inner)?;
             let unnamed = uploads::sweep_unnamed(&inner)?;
             if expired + unnamed > 0 {
@@ -58,6 +60,10 @@ impl Blobs {
             Ok(Self(Arc::new(inner)))
         })
         .await
+    }
+
+    pub(super) fn inner(&self) -> &Arc<Inner> {
+        &self.0
     }
 
     fn sink(&self) -> (UploadId, Sink) {
@@ -162,21 +168,59 @@ impl Blobs {
         if digest.algorithm() != Algorithm::Sha256 {
             return Ok(None);
         }
-        let (size, path) = match self.0.state.read_blocking(|view| find(view, digest))? {
-            None => return Ok(None),
-            Some(Place::Inline(bytes)) => return Ok(Some(Reader::inline(bytes))),
-            Some(Place::Lost) => return Err(BlobError::Missing(digest.clone())),
-            Some(Place::File { size }) => match self.0.layout.blob(digest) {
-                Some(path) => (size, path),
+        let mut again = true;
+        loop {
+            let (size, path) = match self.0.state.read_blocking(|view| find(view, digest))? {
                 None => return Ok(None),
-            },
-        };
-        match fs_err::File::open(path) {
-            Ok(file) => Ok(Some(Reader::file(file, size, Arc::clone(&self.0.buffers)))),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                Err(BlobError::Missing(digest.clone()))
+                Some(Place::Inline(bytes)) => return Ok(Some(Reader::inline(bytes))),
+                Some(Place::Lost) => return Err(BlobError::Missing(digest.clone())),
+                Some(Place::SetAside) => return Err(BlobError::Damaged(digest.clone())),
+                Some(Place::File { size }) => match self.0.layout.blob(digest) {
+                    Some(path) => (size, path),
+                    None => return Ok(None),
+                },
+            };
+            match fs_err::File::open(path) {
+                Ok(file) => return Ok(Some(Reader::file(file, size, Arc::clone(&self.0.buffers)))),
+                // Its last reference went and it was collected since the record was read: the record is asked again.
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound && again => again = false,
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                    return Err(BlobError::Missing(digest.clone()));
+                }
+                Err(error) => return Err(BlobError::Io { step: "open a blob", source: error }),
             }
-            Err(error) => Err(BlobError::Io { step: "open a blob", source: error }),
+        }
+    }
+
+    /// A known blob to be linked later, by its digest: it is not collected until the answer is dropped. `None` when it
+    /// is not known, or its bytes are damaged.
+    ///
+    /// # Errors
+    /// [`BlobError::Missing`] when its bytes are gone; [`BlobError::Io`], [`BlobError::State`].
+    pub async fn hold(&self, digest: &Digest) -> Result<Option<Stored>, BlobError> {
+        let (blobs, digest) = (self.clone(), digest.clone());
+        blocking(move || blobs.hold_blocking(&digest)).await
+    }
+
+    /// As [`Blobs::hold`], for threads that may block.
+    ///
+    /// # Errors
+    /// As [`Blobs::hold`].
+    pub fn hold_blocking(&self, digest: &Digest) -> Result<Option<Stored>, BlobError> {
+        let Some(path) = self.0.layout.blob(digest) else { return Ok(None) };
+        // First the pin, then the look: what is found after it cannot be collected any more.
+        let pin = self.0.pins.pin(digest);
+        match self.0.state.read_blocking(|view| find(view, digest))? {
+            None | Some(Place::SetAside) => Ok(None),
+            Some(Place::Lost) => Err(BlobError::Missing(digest.clone())),
+            Some(Place::Inline(bytes)) => Ok(Some(Stored::inline(digest.clone(), bytes))),
+            Some(Place::File { size }) => match fs_err::metadata(path) {
+                Ok(_) => Ok(Some(Stored::file(digest.clone(), size, pin))),
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                    Err(BlobError::Missing(digest.clone()))
+                }
+                Err(error) => Err(BlobError::Io { step: "look for a blob", source: error }),
+            },
         }
     }
 
@@ -244,7 +288,7 @@ impl Blobs {
 }
 
 /// Runs `act` off the async threads.
-async fn blocking<T: Send + 'static>(
+pub(super) async fn blocking<T: Send + 'static>(
     act: impl FnOnce() -> Result<T, BlobError> + Send + 'static,
 ) -> Result<T, BlobError> {
     spawn_blocking(act).await.map_err(|error| match error.try_into_panic() {

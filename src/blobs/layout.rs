@@ -15,12 +15,17 @@ const BLOB_MODE: u32 = 0o444;
 pub(super) struct Layout {
     sha256: PathBuf,
     uploads: PathBuf,
+    quarantine: PathBuf,
 }
 
 impl Layout {
     /// Makes the folders that are missing, and syncs those that hold them.
     pub(super) fn make(root: &Path) -> Result<Self, BlobError> {
-        let layout = Self { sha256: root.join("blobs").join("sha256"), uploads: root.join("uploads") };
+        let layout = Self {
+            sha256: root.join("blobs").join("sha256"),
+            uploads: root.join("uploads"),
+            quarantine: root.join("quarantine"),
+        };
         let io = BlobError::io("make the folders of blobs");
         fs_err::create_dir_all(&layout.sha256).map_err(&io)?;
         fs_err::create_dir_all(&layout.uploads).map_err(&io)?;
@@ -52,6 +57,46 @@ impl Layout {
 
     pub(super) fn uploads(&self) -> &Path {
         &self.uploads
+    }
+
+    /// The folder of the blobs whose digest begins with this byte.
+    pub(super) fn folder(&self, first: u8) -> PathBuf {
+        self.sha256.join(format!("{first:02x}"))
+    }
+
+    /// A free name in `<root>/quarantine`.
+    fn aside(&self, digest: &Digest) -> std::io::Result<PathBuf> {
+        fs_err::create_dir_all(&self.quarantine)?;
+        let mut target = self.quarantine.join(digest.hex());
+        for number in 1_u32.. {
+            if !target.try_exists()? {
+                break;
+            }
+            target = self.quarantine.join(format!("{}.{number}", digest.hex()));
+        }
+        Ok(target)
+    }
+
+    /// Writes damaged bytes that had no file of their own to `<root>/quarantine`.
+    pub(super) fn keep_aside(&self, digest: &Digest, bytes: &[u8]) -> std::io::Result<()> {
+        fs_err::write(self.aside(digest)?, bytes)
+    }
+
+    /// Moves the file of a damaged blob to `<root>/quarantine/<hex>`, or beside what is there already; when this returns,
+    /// both names are durable. `None` when the file is gone.
+    pub(super) fn set_aside(&self, digest: &Digest) -> std::io::Result<Option<PathBuf>> {
+        let source = self.blob(digest).ok_or(ErrorKind::Unsupported)?;
+        let target = self.aside(digest)?;
+        match fs_err::rename(&source, &target) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            other => other?,
+        }
+        sync_folder(&self.quarantine)?;
+        if let Some(root) = self.quarantine.parent() {
+            sync_folder(root)?;
+        }
+        sync_folder(source.parent().ok_or(ErrorKind::NotFound)?)?;
+        Ok(Some(target))
     }
 
     /// Makes the complete upload the blob of `digest`; when this returns, its name is durable.

@@ -191,9 +191,11 @@ impl Sink {
                 return Err(BlobError::DigestMismatch { expected: expected.clone(), found });
             }
         }
+        // From before the file is looked for until it is named: what is found there must not be collected meanwhile.
+        let pin = self.store.pins.pin(&digest);
         self.store.layout.close(file, &digest, self.written, &self.store.faults).map_err(&io)?;
         self.file = None;
-        Ok(Stored::file(digest, self.written))
+        Ok(Stored::file(digest, self.written, pin))
     }
 
     /// Removes the file, at once.

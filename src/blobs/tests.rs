@@ -1,11 +1,13 @@
 //! Tests of blobs on a real folder.
 #![allow(clippy::unwrap_used)]
 
+mod collect;
 mod content;
 #[cfg(feature = "fault-points")]
 mod crash;
 mod references;
 mod uploads;
+mod verify;
 
 use std::path::Path;
 use std::sync::Arc;

@@ -96,6 +96,19 @@ pub(super) fn sweep_expired(store: &Inner) -> Result<u64, BlobError> {
     }
 }
 
+/// How many records ran out.
+pub(super) fn expired(store: &Inner) -> Result<u64, BlobError> {
+    let (mut scan, mut count) = (Scan::all(), 0);
+    loop {
+        let page = store.state.read_blocking(|view| view.scan(&UPLOADS, &scan, MAX_SCAN_ROWS))?;
+        let Some((last, _)) = page.last() else { return Ok(count) };
+        scan = scan.after(last);
+        let now = store.clock.now();
+        count +=
+            page.iter().filter(|(id, row)| row.lease_until < now && !store.active.holds(id)).count() as u64;
+    }
+}
+
 /// Removes the files in `uploads/` that no record names. Only at the start, before anybody writes.
 pub(super) fn sweep_unnamed(store: &Inner) -> Result<u64, BlobError> {
     let io = BlobError::io("sweep unfinished uploads");
@@ -117,6 +130,34 @@ pub(super) fn sweep_unnamed(store: &Inner) -> Result<u64, BlobError> {
         }
     }
     Ok(swept)
+}
+
+/// Removes the files in `uploads/` that nobody writes to, that no record names and that nobody touched for `age`; gives
+/// how many, and how many bytes they had. Safe at any time.
+pub(super) fn sweep_leftovers(store: &Inner, age: Duration, act: bool) -> Result<(u64, u64), BlobError> {
+    let io = BlobError::io("sweep unfinished uploads");
+    let (mut files, mut bytes) = (0, 0);
+    for entry in fs_err::read_dir(store.layout.uploads()).map_err(&io)? {
+        let entry = entry.map_err(&io)?;
+        let Some(id) = entry.file_name().to_str().and_then(|name| UploadId::parse(name).ok()) else {
+            continue;
+        };
+        // It may end or be put aside while this looks. Who puts it aside writes the record before it lets go, so the
+        // order of these two questions matters.
+        if store.active.holds(&id) || store.state.read_blocking(|view| view.get(&UPLOADS, &id))?.is_some() {
+            continue;
+        }
+        let Ok(found) = fs_err::symlink_metadata(entry.path()) else { continue };
+        if !found.is_file() || super::collect::age(store, &found) < age {
+            continue;
+        }
+        if act {
+            remove_if_there(&entry.path())?;
+        }
+        files += 1;
+        bytes += found.len();
+    }
+    Ok((files, bytes))
 }
 
 pub(super) fn remove_if_there(path: &std::path::Path) -> Result<(), BlobError> {

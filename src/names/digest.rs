@@ -83,6 +83,12 @@ impl Digest {
         Self { algorithm: Algorithm::Sha256, hex: hex(&raw) }
     }
 
+    /// The digest whose SHA-512 value is `raw`.
+    #[must_use]
+    pub fn from_sha512(raw: [u8; 64]) -> Self {
+        Self { algorithm: Algorithm::Sha512, hex: hex(&raw) }
+    }
+
     /// The digest of `bytes` under the algorithm of `self`, for comparison with it.
     #[must_use]
     pub fn names(&self, bytes: &[u8]) -> bool {

@@ -107,8 +107,8 @@ async fn bytes_stay_readable_when_the_same_content_came_in_both_ways() {
     let bytes = Bytes::from_static(b"small");
     let inline = root.blobs.put(bytes.clone()).await.unwrap();
     root.link(&inline).await;
-    // The same content as a durable file: what is known already is not written again.
-    let file = Stored::file(inline.digest.clone(), inline.size);
+    // By its digest alone: what is known already is not written again.
+    let file = Stored::known(inline.digest.clone(), inline.size);
     root.link(&file).await;
     assert_eq!(root.blobs.read_small(&inline.digest, 5).await.unwrap(), bytes);
 }
