@@ -12,13 +12,17 @@
 //!   references to these bytes are kept apart from the repository's, so that unlinking a blob takes no bytes from it.
 //! - A name is in the catalogue exactly while it holds a manifest or a blob; its counters, and those of its
 //!   repository, change in the transaction of what they count.
+//! - A repository lets go of a blob that none of its manifests keeps and nobody pushed, mounted or asked for during the
+//!   grace; whether the bytes go is then decided over all references, not by this repository.
 //! - Rows are keyed by the digest *as it was named*; the record says under which SHA-256 the bytes lie, so that a
 //!   second name (sha512) costs a row, not a copy.
 
 mod catalogue;
 mod glob;
 mod holdings;
+mod idle;
 mod manifests;
+mod mend;
 mod parse;
 mod referrers;
 mod repositories;
@@ -30,7 +34,9 @@ mod tags;
 pub use catalogue::{ImageView, catalogue, images};
 pub use glob::TagPattern;
 pub use holdings::{BlobAt, add_blob, add_blob_named, blob_at, delete_blob, has_blob, holders, mount_blob};
+pub use idle::{Idle, let_go, renew_blob, renewal_due};
 pub use manifests::{StoredManifest, delete_manifest, get_manifest, put_manifest, put_manifest_named};
+pub use mend::{Affected, affected, manifest_stands, mend, names_of, repository_stands};
 pub use parse::{ManifestError, ParsedManifest, REFERENCES_CAP, parse_manifest};
 pub use referrers::{Referrer, referrers};
 pub use repositories::{

@@ -257,22 +257,6 @@ pub fn owner_keys(
     Ok(rows.into_iter().map(|((_, _, key), ())| key).take_while(|key| key.starts_with(prefix)).collect())
 }
 
-/// The keys of owners of a digest, of one kind and beginning with `prefix`, `limit` at most.
-///
-/// # Errors
-/// [`StateError`] when the records cannot be read.
-pub fn owner_keys(
-    view: &impl Read,
-    digest: &Digest,
-    kind: &str,
-    prefix: &str,
-    limit: usize,
-) -> Result<Vec<String>, StateError> {
-    let from = (digest.clone(), kind.to_owned(), prefix.to_owned());
-    let rows = view.scan(&REFERENCES, &Scan::prefix(&(digest.clone(), kind.to_owned())).after(&from), limit)?;
-    Ok(rows.into_iter().map(|((_, _, key), ())| key).take_while(|key| key.starts_with(prefix)).collect())
-}
-
 /// Where the bytes of a known blob are.
 pub(super) enum Place {
     Inline(Bytes),

@@ -15,7 +15,7 @@ pub struct BlobAt {
     pub size: u64,
 }
 
-fn owner(repo: &RepoName, name: &Digest) -> Owner {
+pub(super) fn owner(repo: &RepoName, name: &Digest) -> Owner {
     Owner::new("repository", format!("{repo}@{name}"))
 }
 
@@ -44,11 +44,12 @@ pub fn add_blob_named(
 
 fn enter(tx: &mut Tx<'_>, now: Millis, repo: &RepoName, name: &Digest, at: BlobAt) -> Result<(), StateError> {
     let key = (repo.clone(), name.clone());
-    if tx.get(&BLOBS, &key)?.is_some() {
+    if super::idle::touch(tx, now, repo, name)? {
         return Ok(());
     }
     let size = at.size;
-    tx.put(&BLOBS, &key, &BlobRecord { stored: at.stored, size, added_at: now })?;
+    let record = BlobRecord { stored: at.stored, size, added_at: now, touched_at: now };
+    tx.put(&BLOBS, &key, &record)?;
     tx.put(&HOLDERS, &(name.clone(), repo.clone()), &())?;
     count(tx, repo, |held| {
         held.blobs += 1;

@@ -25,7 +25,7 @@ pub struct StoredManifest {
     pub size: u64,
 }
 
-fn owner(repo: &RepoName, name: &Digest) -> Owner {
+pub(super) fn owner(repo: &RepoName, name: &Digest) -> Owner {
     Owner::new("manifest", format!("{repo}@{name}"))
 }
 
@@ -172,6 +172,7 @@ pub fn delete_manifest(
         }
         for (kept, ()) in page {
             blobs::unlink(tx, &kept.2, &owner, now)?;
+            super::idle::left(tx, now, repo, &kept.2)?;
             tx.delete(&KEEPS, &kept)?;
         }
     }

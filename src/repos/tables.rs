@@ -55,6 +55,9 @@ pub(super) struct BlobRecord {
     pub(super) size: u64,
     /// When the repository got it.
     pub(super) added_at: Millis,
+    /// When it was last pushed, mounted, asked for while no manifest kept it, or lost by its last manifest.
+    #[serde(default)]
+    pub(super) touched_at: Millis,
 }
 record!(BlobRecord, 1);
 

@@ -117,11 +117,9 @@ impl Builder<'_> {
         let mut fetched = Fetched::default();
         let mut missing = Vec::new();
         for wheel in wheels {
-            match self.blobs.open_blob_blocking(&digest_of(&wheel))? {
-                Some(reader) => {
-                    let stored = Stored::known(digest_of(&wheel), reader.size());
-                    fetched.wheels.push((wheel, stored));
-                }
+            // Nobody may refer to it any more: held, it stays until the pack is recorded.
+            match self.blobs.hold_blocking(&digest_of(&wheel))? {
+                Some(stored) => fetched.wheels.push((wheel, stored)),
                 None => missing.push(wheel),
             }
         }
