@@ -17,6 +17,7 @@
 //! *Source*: OCI distribution specification.
 
 mod blobs;
+mod conditions;
 mod error;
 mod listing;
 mod manifests;
@@ -25,6 +26,7 @@ mod pulls;
 mod range;
 mod repositories;
 mod retention;
+mod referrers;
 mod sessions;
 mod uploads;
 
@@ -34,12 +36,14 @@ use bytes::Bytes;
 use futures_util::stream::BoxStream;
 
 pub use blobs::BlobFound;
+pub use conditions::Conditions;
 pub use error::RegistryError;
-pub use listing::{Page, ReferrersPage};
-pub use manifests::ManifestPut;
+pub use listing::Page;
+pub use manifests::{ManifestPut, PutManifest};
 pub use range::{ByteRange, ContentRange, parse_byte_range, parse_content_range};
 pub use repositories::{RemovedRepository, RepositoryError, TagView};
 pub use retention::{RetentionEntry, RetentionSummary};
+pub use referrers::ReferrersPage;
 pub use uploads::{BeginUpload, Begun, BlobCreated, Chunk, Upload};
 
 use crate::blobs::Blobs;

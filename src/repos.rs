@@ -8,8 +8,9 @@
 //! Invariants:
 //! - A row that names a digest has linked it (`blobs::link`) in the transaction that wrote the row; removing the row
 //!   unlinks it in the same way.
-//! - A manifest is present only together with everything that it needs in the same repository at that moment. Its own
-//!   references to these bytes are kept apart from the repository's, so that unlinking a blob takes no bytes from it.
+//! - A manifest is put only together with everything that it needs in the same repository at that moment, unless the
+//!   repository is `sparse`. Its own references to these bytes are kept apart from the repository's, so that unlinking a
+//!   blob takes no bytes from it.
 //! - A name is in the catalogue exactly while it holds a manifest or a blob; its counters, and those of its
 //!   repository, change in the transaction of what they count.
 //! - A repository lets go of a blob that none of its manifests keeps and nobody pushed, mounted or asked for during the
@@ -18,6 +19,7 @@
 //!   second name (sha512) costs a row, not a copy.
 
 mod catalogue;
+mod companions;
 mod glob;
 mod holdings;
 mod idle;
@@ -32,10 +34,13 @@ mod tables;
 mod tags;
 
 pub use catalogue::{ImageView, catalogue, images};
+pub use companions::{companion_of, companion_tags, fallback_tag};
 pub use glob::TagPattern;
 pub use holdings::{BlobAt, add_blob, add_blob_named, blob_at, delete_blob, has_blob, holders, mount_blob};
 pub use idle::{Idle, let_go, renew_blob, renewal_due};
-pub use manifests::{StoredManifest, delete_manifest, get_manifest, put_manifest, put_manifest_named};
+pub use manifests::{
+    StoredManifest, delete_manifest, get_manifest, lacks, put_manifest, put_manifest_named, refuse_bytes,
+};
 pub use mend::{Affected, affected, manifest_stands, mend, names_of, repository_stands};
 pub use parse::{ManifestError, ParsedManifest, REFERENCES_CAP, parse_manifest};
 pub use referrers::{Referrer, referrers};
@@ -48,4 +53,4 @@ pub use retention::{
     judge_tag, judge_untagged, manifests_page, note_pulled, remove_tags, remove_untagged, survey_page, tags_page,
 };
 pub use settings::{RepositorySettings, Retention, SettingsError, settings};
-pub use tags::{delete_tag, set_tag, tags};
+pub use tags::{delete_tag, immutable_tag_of, moved_immutable, set_tag, tags};

@@ -1,11 +1,14 @@
 //! What can go wrong, in the words of the specification.
 
 use crate::blobs::BlobError;
-use crate::names::{Digest, NameError, RepoName};
+use crate::names::{Digest, NameError, RepoName, Tag};
 use crate::repos::ManifestError;
 use crate::state::StateError;
 
 use super::Upload;
+
+/// An answer names so many missing digests at most.
+const MISSING_TOLD: usize = 100;
 
 /// Why the registry refuses or fails.
 #[derive(Debug, thiserror::Error)]
@@ -95,6 +98,21 @@ pub enum RegistryError {
         /// What is missing.
         missing: Vec<Digest>,
     },
+    /// One request asks for more tags than are set at once.
+    #[error("one request may set {cap} tags at most")]
+    TooManyTags {
+        /// So many.
+        cap: usize,
+    },
+    /// A tag may not move to another digest, nor go.
+    #[error("the tag {tag} is immutable in this repository")]
+    TagImmutable {
+        /// Which.
+        tag: Tag,
+    },
+    /// What the request makes a condition is not so.
+    #[error("the manifest is not as the request's `If-Match` or `If-None-Match` demands")]
+    PreconditionFailed,
     /// A number in the query is none.
     #[error("`{name}` must be a whole number that is not negative")]
     NumberInvalid {
@@ -150,11 +168,12 @@ impl RegistryError {
             Self::DigestInvalid(_) | Self::DigestMissing | Self::DigestMismatch { .. } => "DIGEST_INVALID",
             Self::SizeInvalid { .. } | Self::ManifestTooLarge { .. } => "SIZE_INVALID",
             Self::ManifestUnknown { .. } => "MANIFEST_UNKNOWN",
-            Self::ManifestInvalid(_) | Self::TagInvalid(_) => "MANIFEST_INVALID",
+            Self::ManifestInvalid(_) | Self::TagInvalid(_) | Self::TooManyTags { .. } => "MANIFEST_INVALID",
+            Self::PreconditionFailed => "PRECONDITION_FAILED",
             Self::ManifestBlobUnknown { .. } => "MANIFEST_BLOB_UNKNOWN",
             Self::NumberInvalid { .. } => "PAGINATION_NUMBER_INVALID",
             Self::Unauthorized => "UNAUTHORIZED",
-            Self::Denied { .. } => "DENIED",
+            Self::Denied { .. } | Self::TagImmutable { .. } => "DENIED",
             Self::Unsupported { .. } => "UNSUPPORTED",
             Self::TooManyUploads => "TOOMANYREQUESTS",
             Self::Blobs(_) | Self::State(_) => "UNKNOWN",
@@ -169,6 +188,9 @@ impl RegistryError {
                 Some("names begin with a repository of this registry: local, packages or pantry")
             }
             Self::Denied { .. } => Some("push below local/"),
+            Self::TagImmutable { .. } => Some("push under another tag, or ask an administrator"),
+            Self::PreconditionFailed => Some("read the manifest again, and decide anew"),
+            Self::TooManyTags { .. } => Some("set the others with further requests"),
             Self::UploadUnknown => Some("POST to `…/blobs/uploads/` begins one"),
             Self::OutOfOrder { .. } | Self::Interrupted | Self::BodyBroken(_) => {
                 Some("GET the upload's location tells where to go on")
@@ -186,7 +208,8 @@ impl RegistryError {
     pub fn detail(&self) -> Option<serde_json::Value> {
         match self {
             Self::ManifestBlobUnknown { missing } => {
-                Some(missing.iter().map(|digest| serde_json::json!({ "digest": digest })).collect())
+                let told = missing.iter().take(MISSING_TOLD);
+                Some(told.map(|digest| serde_json::json!({ "digest": digest })).collect())
             }
             Self::BlobUnknown { digest, .. } => Some(serde_json::json!({ "digest": digest })),
             _ => None,

@@ -1,18 +1,35 @@
 //! Manifests in, out and away.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use super::blobs::event;
-use super::{Registry, RegistryError};
+use super::{Conditions, Registry, RegistryError};
 use crate::access::{Action, Principal};
 use crate::audit;
-use crate::names::{Digest, Reference, RepoName, Tag};
-use crate::repos::{self, StoredManifest};
+use crate::blobs::INLINE_BYTES;
+use crate::names::{Algorithm, Digest, Reference, RepoName, Tag};
+use crate::repos::{self, ParsedManifest, StoredManifest};
 
 /// A manifest of more bytes than this is parsed off the async threads.
 const PARSE_INLINE_BYTES: usize = 64 * 1024;
 /// One request may set this many tags.
 const TAGS_CAP: usize = 100;
+
+/// A manifest that a client puts, as it came.
+pub struct PutManifest<'a> {
+    /// The tag or digest in the path.
+    pub reference: &'a str,
+    /// The tags in the query.
+    pub tags: &'a [String],
+    /// `Content-Type`.
+    pub content_type: Option<&'a str>,
+    /// What must be so.
+    pub conditions: Conditions,
+    /// The manifest itself.
+    pub bytes: Bytes,
+}
 
 /// A manifest that a repository has got.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,56 +53,68 @@ impl Registry {
         &self,
         who: &Principal,
         name: &str,
-        reference: &str,
-        extra_tags: &[String],
-        content_type: Option<&str>,
-        bytes: Bytes,
+        asked: PutManifest<'_>,
     ) -> Result<ManifestPut, RegistryError> {
         let repo = self.0.repository(who, Action::Push, name)?;
+        let PutManifest { reference, tags, content_type, conditions, bytes } = asked;
         if bytes.len() as u64 > self.0.manifest_cap_bytes {
             return Err(RegistryError::ManifestTooLarge { cap: self.0.manifest_cap_bytes });
         }
-        let (digest, tags) = name_of(reference, extra_tags, &bytes)?;
-        let parsed = parse(content_type, &bytes).await?;
-        let subject = parsed.subject.clone();
+        let named = name_of(reference, tags, &bytes)?;
+        let parsed = Arc::new(parse(content_type, &bytes).await?);
+        let large = bytes.len() > INLINE_BYTES;
+        if large {
+            // Before they are written: a refused manifest leaves nothing behind.
+            self.check_needs(&repo, &parsed).await?;
+        }
         let stored = self.0.blobs.put(bytes).await?;
-        let put = ManifestPut { repo, digest, subject, tags };
+        let put = ManifestPut { repo, digest: named.digest, subject: parsed.subject.clone(), tags: named.tags };
         let event = event(who, "registry.manifest.put", &put.repo, reference);
         let now = self.0.clock.now();
         let wanted = put.clone();
-        let single = match Reference::parse(reference) {
-            Ok(Reference::Tag(tag)) => Some(tag),
-            _ => None,
+        let asked_for = match &named.single {
+            Some(tag) => Reference::Tag(tag.clone()),
+            None => Reference::Digest(put.digest.clone()),
         };
+        let all: Vec<Tag> = named.single.into_iter().chain(put.tags.iter().cloned()).collect();
         self.0.faults.pass("registry.manifest.before-record");
         let outcome = self
             .0
             .state
             .write(move |tx| {
-                let tags: Vec<Tag> = single.iter().chain(&wanted.tags).cloned().collect();
-                let done = repos::put_manifest_named(
-                    tx,
-                    now,
-                    &wanted.repo,
-                    &wanted.digest,
-                    &stored,
-                    &parsed,
-                    &tags,
-                )?;
-                if done.is_ok() {
-                    audit::append(tx, now, &event)?;
+                let (repo, digest) = (&wanted.repo, &wanted.digest);
+                let current = repos::get_manifest(tx, repo, &asked_for)?.map(|found| found.digest);
+                let refused = if !conditions.hold(current.as_ref()) {
+                    Some(Refused::Condition)
+                } else if let Some(tag) = repos::moved_immutable(tx, repo, &all, digest)? {
+                    Some(Refused::Immutable(tag.clone()))
+                } else {
+                    let done = repos::put_manifest_named(tx, now, repo, digest, &stored, &parsed, &all)?;
+                    done.err().map(Refused::Lacking)
+                };
+                match &refused {
+                    None => drop(audit::append(tx, now, &event)?),
+                    Some(_) if large => repos::refuse_bytes(tx, now, repo, digest, &stored)?,
+                    Some(_) => {}
                 }
-                Ok(done)
+                Ok(refused)
             })
             .await?;
         self.0.faults.pass("registry.manifest.after-record");
         match outcome {
-            Ok(_) => {
+            None => {
                 self.0.repositories.pushed(&put.repo);
                 Ok(put)
             }
-            Err(missing) => Err(RegistryError::ManifestBlobUnknown { missing }),
+            Some(refused) => Err(refused.into()),
         }
+    }
+
+    /// Refuses a manifest whose needs the repository lacks, off the thread that writes.
+    async fn check_needs(&self, repo: &RepoName, parsed: &Arc<ParsedManifest>) -> Result<(), RegistryError> {
+        let (repo, parsed) = (repo.clone(), Arc::clone(parsed));
+        let missing = self.0.state.read(move |view| repos::lacks(view, &repo, &parsed)).await?;
+        if missing.is_empty() { Ok(()) } else { Err(RegistryError::ManifestBlobUnknown { missing }) }
     }
 
     /// Finds a manifest by tag or digest; reads no bytes.
@@ -130,10 +159,23 @@ impl Registry {
         let asked = parse_asked(&repo, reference)?;
         let event = event(who, "registry.manifest.delete", &repo, reference);
         let (key, now) = (repo.clone(), self.0.clock.now());
+        let administers = who.may(Action::Administer);
         let deleted = self
             .0
             .state
             .write(move |tx| {
+                let fixed = match &asked {
+                    _ if administers => None,
+                    Reference::Tag(tag) => {
+                        repos::settings(tx, key.root())?.is_immutable(tag).then(|| tag.clone())
+                    }
+                    Reference::Digest(digest) => repos::immutable_tag_of(tx, &key, digest)?,
+                };
+                if let Some(tag) = fixed
+                    && repos::get_manifest(tx, &key, &asked)?.is_some()
+                {
+                    return Ok(Err(tag));
+                }
                 let deleted = match &asked {
                     Reference::Tag(tag) => repos::delete_tag(tx, now, &key, tag)?,
                     Reference::Digest(digest) => repos::delete_manifest(tx, now, &key, digest)?,
@@ -141,36 +183,71 @@ impl Registry {
                 if deleted {
                     audit::append(tx, now, &event)?;
                 }
-                Ok(deleted)
+                Ok(Ok(deleted))
             })
             .await?;
-        if deleted { Ok(()) } else { Err(unknown(&repo, reference)) }
+        match deleted {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(unknown(&repo, reference)),
+            Err(tag) => Err(RegistryError::TagImmutable { tag }),
+        }
     }
 }
 
-/// The digest under which the bytes are put, and the tags that the query asks for.
-fn name_of(
-    reference: &str,
-    extra_tags: &[String],
-    bytes: &[u8],
-) -> Result<(Digest, Vec<Tag>), RegistryError> {
-    if extra_tags.len() > TAGS_CAP {
-        return Err(RegistryError::UploadInvalid { why: "one request may set 100 tags at most" });
+/// Why a manifest is not taken, as its transaction found out.
+enum Refused {
+    Lacking(Vec<Digest>),
+    Immutable(Tag),
+    Condition,
+}
+
+impl From<Refused> for RegistryError {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::Lacking(missing) => Self::ManifestBlobUnknown { missing },
+            Refused::Immutable(tag) => Self::TagImmutable { tag },
+            Refused::Condition => Self::PreconditionFailed,
+        }
     }
-    let tags: Result<Vec<Tag>, _> = extra_tags.iter().map(|tag| Tag::parse(tag)).collect();
-    let tags = tags.map_err(RegistryError::TagInvalid)?;
+}
+
+/// What a manifest is to be called.
+struct Named {
+    digest: Digest,
+    /// The tag in the path, unless there is a digest.
+    single: Option<Tag>,
+    /// The tags in the query.
+    tags: Vec<Tag>,
+}
+
+/// The digest under which the bytes are put, and the tags that the path and the query ask for.
+fn name_of(reference: &str, extra_tags: &[String], bytes: &[u8]) -> Result<Named, RegistryError> {
+    if extra_tags.len() > TAGS_CAP {
+        return Err(RegistryError::TooManyTags { cap: TAGS_CAP });
+    }
+    let mut tags = Vec::new();
+    for text in extra_tags {
+        let tag = Tag::parse(text).map_err(RegistryError::TagInvalid)?;
+        if !tags.contains(&tag) {
+            tags.push(tag);
+        }
+    }
     if !reference.contains(':') {
-        Tag::parse(reference).map_err(RegistryError::TagInvalid)?;
-        return Ok((Digest::of(bytes), tags));
+        let single = Some(Tag::parse(reference).map_err(RegistryError::TagInvalid)?);
+        return Ok(Named { digest: Digest::of(bytes), single, tags });
     }
     let expected = Digest::parse(reference).map_err(RegistryError::DigestInvalid)?;
     if expected.names(bytes) {
-        return Ok((expected, tags));
+        return Ok(Named { digest: expected, single: None, tags });
     }
-    Err(RegistryError::DigestMismatch { expected, found: Digest::of(bytes) })
+    let found = match expected.algorithm() {
+        Algorithm::Sha256 => Digest::of(bytes),
+        Algorithm::Sha512 => Digest::sha512_of(bytes),
+    };
+    Err(RegistryError::DigestMismatch { expected, found })
 }
 
-async fn parse(content_type: Option<&str>, bytes: &Bytes) -> Result<repos::ParsedManifest, RegistryError> {
+pub(super) async fn parse(content_type: Option<&str>, bytes: &Bytes) -> Result<ParsedManifest, RegistryError> {
     if bytes.len() <= PARSE_INLINE_BYTES {
         return Ok(repos::parse_manifest(content_type, bytes)?);
     }

@@ -2,14 +2,17 @@
 
 use futures_util::StreamExt as _;
 
-use super::naming::{allow, digest};
+use super::naming::digest;
 use super::sessions::{Held, Purpose, forget};
 use super::{Body, Inner, Registry, RegistryError, parse_content_range};
 use crate::access::{Action, Principal};
 use crate::blobs::{BlobError, Writer};
 use crate::names::{Digest, RepoName, UploadId};
 use crate::repos;
-use crate::state::StateError;
+use crate::state::{MAX_SCAN_ROWS, StateError};
+
+/// An anonymous mount tries so many holders, as the first may lose the blob meanwhile.
+const MOUNT_CANDIDATES: usize = 8;
 
 /// What a request to begin an upload asks for, as it came.
 #[derive(Clone, Copy, Debug, Default)]
@@ -255,25 +258,31 @@ impl Inner {
         name: &Digest,
         from: Option<&str>,
     ) -> Result<bool, RegistryError> {
-        if allow(who, Action::Pull).is_err() {
+        let candidates = match from {
+            // A source that is no name, unknown, or not for the caller makes an ordinary upload, as the specification
+            // wants it.
+            Some(from) => self.repository(who, Action::Pull, from).into_iter().collect(),
+            None => {
+                let key = name.clone();
+                let holders =
+                    self.state.read(move |view| repos::holders(view, &key, MAX_SCAN_ROWS)).await?;
+                let readable = |holder: &RepoName| self.repository(who, Action::Pull, holder.as_str()).is_ok();
+                holders.into_iter().filter(readable).take(MOUNT_CANDIDATES).collect::<Vec<_>>()
+            }
+        };
+        if candidates.is_empty() {
             return Ok(false);
         }
-        // A source that is no name, or unknown, makes an ordinary upload, as the specification wants it.
-        let from = match from.map(|from| self.resolve(from)) {
-            Some(Ok(from)) => Some(from),
-            Some(Err(_)) => return Ok(false),
-            None => None,
-        };
         let (repo, name, now) = (repo.clone(), name.clone(), self.clock.now());
         let mounted = self
             .state
             .write(move |tx| {
-                let source = match &from {
-                    Some(from) => Some(from.clone()),
-                    None => repos::holders(tx, &name, 1)?.into_iter().next(),
-                };
-                let Some(source) = source else { return Ok(false) };
-                repos::mount_blob(tx, now, &source, &repo, &name)
+                for source in &candidates {
+                    if repos::mount_blob(tx, now, source, &repo, &name)? {
+                        return Ok(true);
+                    }
+                }
+                Ok(false)
             })
             .await?;
         Ok(mounted)

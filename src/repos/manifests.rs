@@ -3,9 +3,11 @@
 use std::collections::BTreeSet;
 
 use super::catalogue::count;
+use super::companions;
 use super::holdings::blob_at;
 use super::parse::ParsedManifest;
 use super::referrers;
+use super::settings::settings;
 use super::tables::{KEEPS, MANIFESTS, ManifestRecord, PULLED};
 use super::tags::{delete_tags_of, set_tag, target};
 use crate::blobs::{self, Owner, Stored};
@@ -31,7 +33,7 @@ pub(super) fn owner(repo: &RepoName, name: &Digest) -> Owner {
 
 /// Puts the manifest, whose bytes are stored already, under its SHA-256; links it and what it refers to. Idempotent.
 ///
-/// The inner `Err` names what this repository lacks; then nothing is written.
+/// The inner `Err` names what this repository lacks, unless it is `sparse`; then nothing is written.
 ///
 /// # Errors
 /// [`StateError`] when the state fails.
@@ -94,15 +96,41 @@ pub fn put_manifest_named(
     Ok(Ok(answer(name.clone(), record)))
 }
 
+/// What of the manifest's needs the repository lacks; nothing of a `sparse` one.
+///
+/// # Errors
+/// [`StateError`] when the state cannot be read.
+pub fn lacks(view: &impl Read, repo: &RepoName, parsed: &ParsedManifest) -> Result<Vec<Digest>, StateError> {
+    Ok(required(view, repo, parsed)?.err().unwrap_or_default())
+}
+
+/// Makes the bytes of a manifest that is refused known and unreferenced, so that collection finds them.
+///
+/// # Errors
+/// [`StateError`] when the state fails.
+pub fn refuse_bytes(
+    tx: &mut Tx<'_>,
+    now: Millis,
+    repo: &RepoName,
+    name: &Digest,
+    stored: &Stored,
+) -> Result<(), StateError> {
+    let refused = Owner::new("refused", format!("{repo}@{name}"));
+    blobs::link(tx, stored, &refused)?;
+    blobs::unlink(tx, &stored.digest, &refused, now)
+}
+
 /// The SHA-256 of everything that the manifest keeps, or what the repository lacks.
 fn required(
     view: &impl Read,
     repo: &RepoName,
     parsed: &ParsedManifest,
 ) -> Result<Result<BTreeSet<Digest>, Vec<Digest>>, StateError> {
+    let needed: BTreeSet<&Digest> =
+        parsed.config.iter().chain(&parsed.layers).chain(&parsed.children).collect();
     let mut found = BTreeSet::new();
     let mut missing = Vec::new();
-    for digest in parsed.config.iter().chain(&parsed.layers).chain(&parsed.children) {
+    for digest in needed {
         match resolve(view, repo, digest)? {
             Some(stored) => {
                 found.insert(stored);
@@ -113,7 +141,7 @@ fn required(
     for digest in &parsed.elsewhere {
         found.extend(resolve(view, repo, digest)?);
     }
-    Ok(if missing.is_empty() { Ok(found) } else { Err(missing) })
+    Ok(if missing.is_empty() || settings(view, repo.root())?.sparse { Ok(found) } else { Err(missing) })
 }
 
 /// The SHA-256 of a blob or manifest of this repository whose bytes are here.
@@ -154,6 +182,9 @@ pub fn get_manifest(
 
 /// Removes the manifest, all its tags in this repository, and its references; `false` when there is none.
 ///
+/// Tags that belong to it by their name ([`companion_tags`](super::companion_tags)) go with it, and so do the manifests
+/// that only these named.
+///
 /// # Errors
 /// [`StateError`] when the state fails.
 pub fn delete_manifest(
@@ -162,6 +193,17 @@ pub fn delete_manifest(
     repo: &RepoName,
     name: &Digest,
 ) -> Result<bool, StateError> {
+    if !delete_alone(tx, now, repo, name)? {
+        return Ok(false);
+    }
+    // Not theirs in turn: a chain of signatures of signatures must not make this transaction long.
+    for orphan in companions::orphan(tx, now, repo, name)? {
+        delete_alone(tx, now, repo, &orphan)?;
+    }
+    Ok(true)
+}
+
+fn delete_alone(tx: &mut Tx<'_>, now: Millis, repo: &RepoName, name: &Digest) -> Result<bool, StateError> {
     let key = (repo.clone(), name.clone());
     let Some(record) = tx.get(&MANIFESTS, &key)? else { return Ok(false) };
     let owner = owner(repo, name);

@@ -13,8 +13,9 @@ const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+
 
 /// A media type may have so many bytes: 127 before and after the slash (RFC 6838).
 const TYPE_CHARACTERS: usize = 255;
-/// A manifest may refer to this many others (configuration, layers, children) at most.
-pub const REFERENCES_CAP: usize = 1_000;
+/// A manifest may refer to this many others (configuration, layers, children) at most: no fewer than the shortest
+/// descriptors that fit into the 4 MiB of which every registry takes a manifest.
+pub const REFERENCES_CAP: usize = 40_000;
 
 /// A manifest as parsed for its references.
 #[derive(Clone, Debug, PartialEq, Eq)]

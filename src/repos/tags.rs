@@ -1,9 +1,10 @@
 //! Tags: names that move.
 
 use super::catalogue::{count, cursor, exists};
+use super::settings::settings;
 use super::tables::{MANIFESTS, TAGS, TAGS_OF, TagRecord};
 use crate::names::{Digest, Millis, RepoName, Tag};
-use crate::state::{Read, Scan, StateError, Tx};
+use crate::state::{MAX_SCAN_ROWS, Read, Scan, StateError, Tx};
 
 /// Points the tag to a manifest of the repository; `false` when there is no such manifest (nothing is written).
 ///
@@ -41,6 +42,49 @@ pub fn delete_tag(tx: &mut Tx<'_>, _now: Millis, repo: &RepoName, tag: &Tag) -> 
     tx.delete(&TAGS_OF, &(repo.clone(), record.digest, tag.clone()))?;
     count(tx, repo, |held| held.tags = held.tags.saturating_sub(1))?;
     Ok(true)
+}
+
+/// The first of these tags that points to something else than `digest` and may not move.
+///
+/// # Errors
+/// [`StateError`] when the state cannot be read.
+pub fn moved_immutable<'a>(
+    view: &impl Read,
+    repo: &RepoName,
+    tags: &'a [Tag],
+    digest: &Digest,
+) -> Result<Option<&'a Tag>, StateError> {
+    let settings = settings(view, repo.root())?;
+    for tag in tags.iter().filter(|tag| settings.is_immutable(tag)) {
+        if target(view, repo, tag)?.is_some_and(|before| before != *digest) {
+            return Ok(Some(tag));
+        }
+    }
+    Ok(None)
+}
+
+/// A tag of this manifest that may not move, so that neither may the manifest go.
+///
+/// # Errors
+/// [`StateError`] when the state cannot be read.
+pub fn immutable_tag_of(
+    view: &impl Read,
+    repo: &RepoName,
+    digest: &Digest,
+) -> Result<Option<Tag>, StateError> {
+    let settings = settings(view, repo.root())?;
+    if settings.immutable_tags.is_empty() {
+        return Ok(None);
+    }
+    let mut scan = Scan::prefix(&(repo.clone(), digest.clone()));
+    loop {
+        let page = view.scan(&TAGS_OF, &scan, MAX_SCAN_ROWS)?;
+        let Some((last, ())) = page.last() else { return Ok(None) };
+        scan = scan.after(last);
+        if let Some(((_, _, tag), ())) = page.into_iter().find(|((_, _, tag), ())| settings.is_immutable(tag)) {
+            return Ok(Some(tag));
+        }
+    }
 }
 
 /// Removes every tag of a manifest.

@@ -268,7 +268,9 @@ impl From<RegistryError> for ApiError {
             E::OutOfOrder { .. } | E::RangeInvalid { .. } => StatusCode::RANGE_NOT_SATISFIABLE,
             E::ManifestTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             E::Unauthorized => StatusCode::UNAUTHORIZED,
-            E::Denied { .. } => StatusCode::FORBIDDEN,
+            E::Denied { .. } | E::TagImmutable { .. } => StatusCode::FORBIDDEN,
+            E::TooManyTags { .. } => StatusCode::URI_TOO_LONG,
+            E::PreconditionFailed => StatusCode::PRECONDITION_FAILED,
             E::Unsupported { .. } => StatusCode::METHOD_NOT_ALLOWED,
             E::TooManyUploads => StatusCode::TOO_MANY_REQUESTS,
             E::State(error) => return Self::internal(error.code(), error),
@@ -284,7 +286,9 @@ impl From<RegistryError> for ApiError {
             E::OutOfOrder { at } => own
                 .with_header(header::LOCATION, &super::handlers::uploads::location(at))
                 .with_header(header::RANGE, &super::handlers::uploads::progress(at.received)),
-            E::RangeInvalid { size } => own.with_header(header::CONTENT_RANGE, &format!("bytes */{size}")),
+            E::RangeInvalid { size } => own
+                .with_header(header::ACCEPT_RANGES, "bytes")
+                .with_header(header::CONTENT_RANGE, &format!("bytes */{size}")),
             E::Unauthorized => own.challenged(),
             E::TooManyUploads => own.with_header(header::RETRY_AFTER, "2"),
             _ => own,

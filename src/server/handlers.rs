@@ -4,6 +4,8 @@ pub(super) mod audit;
 pub(super) mod blobs;
 pub(super) mod catalogue;
 pub(super) mod changes;
+mod content;
+pub(super) mod extensions;
 pub(super) mod health;
 pub(super) mod installed;
 pub(super) mod manifests;

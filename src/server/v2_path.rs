@@ -1,5 +1,8 @@
 //! Paths below `/v2/`, read from the right, as names have slashes in them.
 
+/// Where extensions are discovered; no name has a segment that begins so.
+const DISCOVER: &str = "_oci/ext/discover";
+
 /// What a path below `/v2/` means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Target<'a> {
@@ -7,6 +10,11 @@ pub(super) enum Target<'a> {
     Base,
     /// The list of repositories.
     Catalogue,
+    /// The list of extensions, of the registry or of a repository.
+    Extensions {
+        /// The repository.
+        name: Option<&'a str>,
+    },
     /// The list of tags.
     Tags {
         /// The repository.
@@ -56,6 +64,12 @@ impl<'a> Target<'a> {
         if rest == "_catalog" {
             return Some(Self::Catalogue);
         }
+        if rest == DISCOVER {
+            return Some(Self::Extensions { name: None });
+        }
+        if let Some(name) = rest.strip_suffix(DISCOVER).and_then(|name| name.strip_suffix('/')) {
+            return named(name).map(|name| Self::Extensions { name: Some(name) });
+        }
         let begins = rest.strip_suffix("/blobs/uploads/").or_else(|| rest.strip_suffix("/blobs/uploads"));
         if let Some(name) = begins {
             return named(name).map(|name| Self::Uploads { name });
@@ -83,6 +97,7 @@ impl<'a> Target<'a> {
         match self {
             Self::Base => "/v2/",
             Self::Catalogue => "/v2/_catalog",
+            Self::Extensions { .. } => "/v2/{name}/_oci/ext/discover",
             Self::Tags { .. } => "/v2/{name}/tags/list",
             Self::Manifest { .. } => "/v2/{name}/manifests/{reference}",
             Self::Blob { .. } => "/v2/{name}/blobs/{digest}",
@@ -95,7 +110,11 @@ impl<'a> Target<'a> {
     /// The methods that it answers.
     pub(super) fn methods(self) -> &'static str {
         match self {
-            Self::Base | Self::Catalogue | Self::Tags { .. } | Self::Referrers { .. } => "GET, HEAD",
+            Self::Base
+            | Self::Catalogue
+            | Self::Extensions { .. }
+            | Self::Tags { .. }
+            | Self::Referrers { .. } => "GET, HEAD",
             Self::Manifest { .. } => "GET, HEAD, PUT, DELETE",
             Self::Blob { .. } => "GET, HEAD, DELETE",
             Self::Uploads { .. } => "POST",
@@ -133,6 +152,10 @@ mod tests {
                 Some(Target::Upload { name: &format!("a/{blobs}"), id: "7" }),
             ),
             ("a/referrers/sha256:00", Some(Target::Referrers { name: "a", digest: "sha256:00" })),
+            ("_oci/ext/discover", Some(Target::Extensions { name: None })),
+            ("a/b/_oci/ext/discover", Some(Target::Extensions { name: Some("a/b") })),
+            ("/_oci/ext/discover", None),
+            ("a_oci/ext/discover", None),
             ("a/uploads/7", None),
             ("manifests/v1", None),
             ("/manifests/v1", None),

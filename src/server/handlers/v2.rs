@@ -5,7 +5,7 @@ use axum::extract::{Path, Query, Request, State};
 use axum::response::{IntoResponse as _, Response};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 
-use super::{blobs, catalogue, manifests, referrers, tags, uploads};
+use super::{blobs, catalogue, extensions, manifests, referrers, tags, uploads};
 use crate::access::{Action, Principal};
 use crate::registry::Registry;
 use crate::server::caller::Caller;
@@ -43,6 +43,13 @@ impl V2 {
         let mut values = self.headers.get_all(name).iter();
         let value = values.next()?.to_str().ok()?;
         values.next().is_none().then_some(value)
+    }
+
+    /// All values of a header as one list; absent when there is none.
+    pub(super) fn list(&self, name: HeaderName) -> Option<String> {
+        let values: Vec<&str> =
+            self.headers.get_all(&name).iter().map(|value| value.to_str().unwrap_or_default()).collect();
+        self.headers.contains_key(name).then(|| values.join(","))
     }
 
     pub(super) fn content_length(&self) -> Option<u64> {
@@ -85,17 +92,19 @@ pub(in crate::server) async fn dispatch(
     query: Result<Query<Vec<(String, String)>>, QueryRejection>,
     request: Request,
 ) -> Response {
+    let refused = |error: ApiError| versioned(error.into_response());
     let Ok(Path(rest)) = path else {
-        return ApiError::invalid("NAME_INVALID", "the path is not UTF-8").into_response();
+        return refused(ApiError::invalid("NAME_INVALID", "the path is not UTF-8"));
     };
     let Ok(Query(query)) = query else {
-        return ApiError::invalid("UNSUPPORTED", "the query is not well formed").into_response();
+        return refused(ApiError::invalid("UNSUPPORTED", "the query is not well formed"));
     };
-    let Some(target) = Target::parse(&rest) else { return ApiError::no_route().into_response() };
+    let Some(target) = Target::parse(&rest) else { return refused(ApiError::no_route()) };
     let (head, body) = request.into_parts();
     let v2 = V2 { registry, metrics, who: caller.0, method: head.method, headers: head.headers, query };
     let answer = match (v2.method.clone(), target) {
         (Method::GET | Method::HEAD, Target::Catalogue) => catalogue::list::list(&v2).await,
+        (Method::GET | Method::HEAD, Target::Extensions { name }) => extensions::discover(&v2, name),
         (Method::GET | Method::HEAD, Target::Tags { name }) => tags::list::list(&v2, name).await,
         (Method::GET | Method::HEAD, Target::Referrers { name, digest }) => {
             referrers::list::list(&v2, name, digest).await
@@ -124,10 +133,21 @@ pub(in crate::server) async fn dispatch(
 }
 
 /// What every answer of the registry carries.
-fn finished(mut response: Response, target: Target<'_>) -> Response {
-    response.headers_mut().insert(API_VERSION, HeaderValue::from_static("registry/2.0"));
+fn finished(response: Response, target: Target<'_>) -> Response {
+    let mut response = versioned(response);
     response.extensions_mut().insert(RouteLabel(target.label()));
     response
+}
+
+/// Old clients take only what says so for a registry.
+fn versioned(mut response: Response) -> Response {
+    response.headers_mut().insert(API_VERSION, HeaderValue::from_static("registry/2.0"));
+    response
+}
+
+/// Says in the answer, for people, that it was limited.
+pub(super) fn warn_limited(response: &mut Response, why: &str) {
+    set(response, header::WARNING, &format!("299 - \"{why}\""));
 }
 
 /// Sets a header whose value is made of checked names.

@@ -5,7 +5,7 @@ use axum::response::{IntoResponse as _, Response};
 use http::{HeaderName, StatusCode, header};
 
 use super::super::v2::{CONTENT_DIGEST, V2, set};
-use crate::registry::RegistryError;
+use crate::registry::{Conditions, PutManifest, RegistryError};
 use crate::server::body::{Collected, collect, pieces};
 use crate::server::errors::{ApiError, ApiResult};
 
@@ -26,10 +26,16 @@ pub(in crate::server) async fn put(v2: &V2, name: &str, reference: &str, body: B
     };
     let content_type = v2.header(header::CONTENT_TYPE);
     let tags = v2.params("tag");
-    let put = v2.registry.put_manifest(&v2.who, name, reference, &tags, content_type, bytes).await?;
+    let conditions = Conditions {
+        if_match: v2.list(header::IF_MATCH),
+        if_none_match: v2.list(header::IF_NONE_MATCH),
+    };
+    let asked = PutManifest { reference, tags: &tags, content_type, conditions, bytes };
+    let put = v2.registry.put_manifest(&v2.who, name, asked).await?;
     let mut response = StatusCode::CREATED.into_response();
     set(&mut response, header::LOCATION, &format!("/v2/{}/manifests/{}", put.repo, put.digest));
     set(&mut response, CONTENT_DIGEST, &put.digest.to_string());
+    set(&mut response, header::ETAG, &format!("\"{}\"", put.digest));
     if let Some(subject) = &put.subject {
         set(&mut response, HeaderName::from_static("oci-subject"), &subject.to_string());
     }

@@ -4,7 +4,7 @@ use axum::body::Body;
 use axum::response::Response;
 use http::{HeaderName, header};
 
-use super::super::v2::{V2, in_query, set};
+use super::super::v2::{V2, in_query, set, warn_limited};
 use crate::server::errors::ApiResult;
 
 pub(in crate::server) async fn list(v2: &V2, name: &str, digest: &str) -> ApiResult<Response> {
@@ -14,6 +14,9 @@ pub(in crate::server) async fn list(v2: &V2, name: &str, digest: &str) -> ApiRes
     set(&mut response, header::CONTENT_TYPE, "application/vnd.oci.image.index.v1+json");
     if page.filtered {
         set(&mut response, HeaderName::from_static("oci-filters-applied"), "artifactType");
+    }
+    if page.limited {
+        warn_limited(&mut response, "the fallback tag names more referrers than are taken in");
     }
     if let Some(last) = page.next {
         let filter = wanted.map(|wanted| format!("artifactType={}&", in_query(wanted))).unwrap_or_default();

@@ -5,7 +5,7 @@ use axum::response::{IntoResponse as _, Response};
 use http::header;
 use serde_json::json;
 
-use super::super::v2::{V2, in_query, set};
+use super::super::v2::{V2, in_query, set, warn_limited};
 use crate::registry::Page;
 use crate::server::errors::ApiResult;
 
@@ -23,5 +23,8 @@ pub(in crate::server) fn link(response: &mut Response, path: &str, page: &Page) 
     if let (Some(n), Some(last)) = (page.more, page.entries.last()) {
         let next = format!("<{path}?n={n}&last={}>; rel=\"next\"", in_query(last));
         set(response, header::LINK, &next);
+    }
+    if let Some(most) = page.limited {
+        warn_limited(response, &format!("at most {most} entries are given at a time"));
     }
 }

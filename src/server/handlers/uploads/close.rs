@@ -20,6 +20,8 @@ pub(in crate::server) async fn close(v2: &V2, name: &str, id: &str, body: Body) 
 pub(super) fn chunk(v2: &V2, body: Body) -> Chunk<'_> {
     let content_length = v2.content_length();
     // Some clients send a range also with an empty closing request; there is nothing that it could be the range of.
-    let content_range = v2.header(header::CONTENT_RANGE).filter(|_| content_length != Some(0));
+    // One that is there twice, or is no text, must not be taken for none.
+    let content_range = v2.headers.get(header::CONTENT_RANGE).filter(|_| content_length != Some(0));
+    let content_range = content_range.map(|_| v2.header(header::CONTENT_RANGE).unwrap_or_default());
     Chunk { content_range, content_length, body: counted(v2, body) }
 }

@@ -1,0 +1,101 @@
+//! Tags that are about a digest by their very name: the fallback of clients for the index of referrers, and those of
+//! cosign up to 2.
+//!
+//! They live and go with their image: deleting it takes them along, and retention asks here before it removes one.
+
+use super::settings::settings;
+use super::tables::{TAGS, TAGS_OF};
+use super::tags::{delete_tag, target};
+use crate::names::{Digest, Millis, RepoName, Tag};
+use crate::state::{Read, Scan, StateError, Tx};
+
+/// What may follow the digest.
+const SUFFIXES: [&str; 4] = ["", ".sig", ".att", ".sbom"];
+/// A fallback tag has so many characters of the hexadecimal part at most.
+const HEX_CHARACTERS: usize = 64;
+
+/// The fallback tag of a digest, under which clients keep an index of referrers where a registry has none.
+///
+/// *Source*: OCI distribution specification, section Referrers Tag Schema.
+#[must_use]
+pub fn fallback_tag(digest: &Digest) -> Tag {
+    named(digest, SUFFIXES[0])
+}
+
+fn named(digest: &Digest, suffix: &str) -> Tag {
+    let hex = digest.hex().get(..HEX_CHARACTERS).unwrap_or(digest.hex());
+    Tag::parse(&format!("{}-{hex}{suffix}", digest.algorithm().as_str()))
+        .expect("invariant: an algorithm, a dash and 64 hexadecimal digits are a tag")
+}
+
+/// The tags of this repository that belong to the manifest of this digest by their name (`sha256-<hex>`, and the same
+/// with `.sig`, `.att`, `.sbom`), whether the manifest is there or not.
+///
+/// # Errors
+/// [`StateError`] when the state cannot be read.
+pub fn companion_tags(view: &impl Read, repo: &RepoName, digest: &Digest) -> Result<Vec<Tag>, StateError> {
+    let mut found = Vec::new();
+    for suffix in SUFFIXES {
+        let tag = named(digest, suffix);
+        if view.get(&TAGS, &(repo.clone(), tag.clone()))?.is_some() {
+            found.push(tag);
+        }
+    }
+    Ok(found)
+}
+
+/// The digest that a tag belongs to by its name; `None` for a tag like any other, and for that of a sha512, which is
+/// cut.
+#[must_use]
+pub fn companion_of(tag: &Tag) -> Option<Digest> {
+    let text = tag.as_str();
+    let name = SUFFIXES[1..].iter().find_map(|suffix| text.strip_suffix(suffix)).unwrap_or(text);
+    let (algorithm, hex) = name.split_once('-')?;
+    Digest::parse(&format!("{algorithm}:{hex}")).ok()
+}
+
+/// Removes the companion tags of a manifest that has gone, and gives the manifests that no tag names any more.
+/// Immutable ones stay.
+pub(super) fn orphan(
+    tx: &mut Tx<'_>,
+    now: Millis,
+    repo: &RepoName,
+    digest: &Digest,
+) -> Result<Vec<Digest>, StateError> {
+    let tags = companion_tags(tx, repo, digest)?;
+    if tags.is_empty() {
+        return Ok(Vec::new());
+    }
+    let settings = settings(tx, repo.root())?;
+    let mut orphans = Vec::new();
+    for tag in tags.iter().filter(|tag| !settings.is_immutable(tag)) {
+        let Some(manifest) = target(tx, repo, tag)? else { continue };
+        delete_tag(tx, now, repo, tag)?;
+        if tx.scan(&TAGS_OF, &Scan::prefix(&(repo.clone(), manifest.clone())), 1)?.is_empty() {
+            orphans.push(manifest);
+        }
+    }
+    Ok(orphans)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_companion_tells_what_it_belongs_to() {
+        let digest = Digest::of(b"image");
+        let hex = digest.hex();
+        assert_eq!(fallback_tag(&digest).as_str(), format!("sha256-{hex}"));
+        for suffix in ["", ".sig", ".att", ".sbom"] {
+            let tag = Tag::parse(&format!("sha256-{hex}{suffix}")).unwrap();
+            assert_eq!(companion_of(&tag), Some(digest.clone()), "{tag}");
+        }
+        for other in ["latest", "sha256-abc", &format!("sha256-{hex}.txt"), &format!("md5-{hex}"), hex] {
+            assert_eq!(companion_of(&Tag::parse(other).unwrap()), None, "{other}");
+        }
+        let long = Digest::sha512_of(b"image");
+        assert_eq!(fallback_tag(&long).as_str(), format!("sha512-{}", &long.hex()[..64]));
+    }
+}
