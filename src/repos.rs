@@ -33,6 +33,9 @@ mod settings;
 mod tables;
 mod tags;
 
+#[cfg(test)]
+pub(crate) mod tests;
+
 pub use catalogue::{ImageView, catalogue, images};
 pub use companions::{companion_of, companion_tags, fallback_tag};
 pub use glob::TagPattern;

@@ -68,7 +68,8 @@ impl Registry {
             self.check_needs(&repo, &parsed).await?;
         }
         let stored = self.0.blobs.put(bytes).await?;
-        let put = ManifestPut { repo, digest: named.digest, subject: parsed.subject.clone(), tags: named.tags };
+        let put =
+            ManifestPut { repo, digest: named.digest, subject: parsed.subject.clone(), tags: named.tags };
         let event = event(who, "registry.manifest.put", &put.repo, reference);
         let now = self.0.clock.now();
         let wanted = put.clone();
@@ -247,7 +248,10 @@ fn name_of(reference: &str, extra_tags: &[String], bytes: &[u8]) -> Result<Named
     Err(RegistryError::DigestMismatch { expected, found })
 }
 
-pub(super) async fn parse(content_type: Option<&str>, bytes: &Bytes) -> Result<ParsedManifest, RegistryError> {
+pub(super) async fn parse(
+    content_type: Option<&str>,
+    bytes: &Bytes,
+) -> Result<ParsedManifest, RegistryError> {
     if bytes.len() <= PARSE_INLINE_BYTES {
         return Ok(repos::parse_manifest(content_type, bytes)?);
     }

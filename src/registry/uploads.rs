@@ -264,9 +264,9 @@ impl Inner {
             Some(from) => self.repository(who, Action::Pull, from).into_iter().collect(),
             None => {
                 let key = name.clone();
-                let holders =
-                    self.state.read(move |view| repos::holders(view, &key, MAX_SCAN_ROWS)).await?;
-                let readable = |holder: &RepoName| self.repository(who, Action::Pull, holder.as_str()).is_ok();
+                let holders = self.state.read(move |view| repos::holders(view, &key, MAX_SCAN_ROWS)).await?;
+                let readable =
+                    |holder: &RepoName| self.repository(who, Action::Pull, holder.as_str()).is_ok();
                 holders.into_iter().filter(readable).take(MOUNT_CANDIDATES).collect::<Vec<_>>()
             }
         };

@@ -81,7 +81,8 @@ pub fn immutable_tag_of(
         let page = view.scan(&TAGS_OF, &scan, MAX_SCAN_ROWS)?;
         let Some((last, ())) = page.last() else { return Ok(None) };
         scan = scan.after(last);
-        if let Some(((_, _, tag), ())) = page.into_iter().find(|((_, _, tag), ())| settings.is_immutable(tag)) {
+        if let Some(((_, _, tag), ())) = page.into_iter().find(|((_, _, tag), ())| settings.is_immutable(tag))
+        {
             return Ok(Some(tag));
         }
     }

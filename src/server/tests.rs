@@ -1,9 +1,13 @@
 //! The registry's part of the server, over real records and bytes in a temporary root.
 #![allow(clippy::unwrap_used)]
 
+mod changing;
 mod clients;
+mod hostile;
 mod lists;
 mod push_pull;
+mod ranges;
+mod referrers;
 mod refusals;
 mod uploads;
 
@@ -173,6 +177,12 @@ impl World {
         let (head, body) = answer.into_parts();
         let body = tokio::time::timeout(Duration::from_mins(1), body.collect()).await.unwrap().unwrap();
         Answer { status: head.status, headers: head.headers, body: body.to_bytes() }
+    }
+
+    /// What an operator sets for `local`.
+    async fn set(&self, settings: Value) {
+        let settings = serde_json::from_value(settings).unwrap();
+        self.state.write(move |tx| crate::repos::tests::put_settings(tx, "local", &settings)).await.unwrap();
     }
 
     async fn get(&self, path: &str) -> Answer {

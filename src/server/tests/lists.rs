@@ -69,3 +69,48 @@ async fn referrers_are_told_also_of_what_is_not_there() {
         .is(202);
     assert_eq!(list("").await.json()["manifests"].as_array().unwrap().len(), 1);
 }
+
+/// Pages of any size, begun anywhere, make the whole list as a sorted set has it.
+#[tokio::test]
+async fn pages_join_to_the_list_that_a_sorted_set_has() {
+    use std::collections::BTreeSet;
+    let world = World::new().await;
+    let digest = world.push_image("local/app", "z", b"layer").await;
+    let mut model = BTreeSet::from(["z".to_owned()]);
+    let alphabet = b"aAzZ09_.-";
+    for (at, pair) in noise(30, 400).chunks(4).enumerate() {
+        let text: String =
+            pair.iter().map(|b| char::from(alphabet[usize::from(*b) % alphabet.len()])).collect();
+        let tag = format!("t{}", &text[..=at % 4]);
+        world
+            .put_manifest("local/app", &format!("{digest}?tag={tag}"), IMAGE, &image(b"layer"))
+            .await
+            .is(201);
+        model.insert(tag);
+        if at % 7 == 0 {
+            let gone = model.iter().nth(at % model.len()).unwrap().clone();
+            world.delete(&format!("/v2/local/app/manifests/{gone}")).await.is(202);
+            model.remove(&gone);
+        }
+    }
+    for n in [1, 2, 3, 7, 50, 499] {
+        for start in ["", "t", "t-", "tZ", "ta.", "zz"] {
+            let mut path = format!("/v2/local/app/tags/list?n={n}&last={start}");
+            let mut found: Vec<String> = Vec::new();
+            loop {
+                let page = world.get(&path).await;
+                let tags: Vec<String> = serde_json::from_value(page.is(200).json()["tags"].clone()).unwrap();
+                assert!(tags.len() <= n);
+                let link = page.header("link");
+                assert!(tags.len() == n || link.is_empty(), "a short page is the last one");
+                found.extend(tags);
+                match link.strip_prefix('<').and_then(|link| link.split_once('>')) {
+                    Some((next, _)) => path = next.to_owned(),
+                    None => break,
+                }
+            }
+            let expected: Vec<String> = model.iter().filter(|tag| tag.as_str() > start).cloned().collect();
+            assert_eq!(found, expected, "n={n} last={start}");
+        }
+    }
+}

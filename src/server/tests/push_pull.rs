@@ -75,7 +75,7 @@ async fn ranges_are_answered_as_asked() {
     assert_eq!(part.header("content-range"), "bytes 262100-262200/700000");
     assert_eq!(ranged("bytes=699990-").await.is(206).body, content[699_990..]);
     assert_eq!(ranged("bytes=-10").await.is(206).body, content[699_990..]);
-    assert_eq!(ranged("bytes=0-0,5-9").await.is(200).body, content);
+    assert_eq!(ranged("bytes=0-9,5-9").await.is(200).body, content);
     for bad in ["bytes=500-0", "bytes=700000-", "bytes=5000000-10000000"] {
         let refused = ranged(bad).await;
         assert_eq!(refused.is(416).header("content-range"), "bytes */700000");

@@ -26,10 +26,8 @@ pub(in crate::server) async fn put(v2: &V2, name: &str, reference: &str, body: B
     };
     let content_type = v2.header(header::CONTENT_TYPE);
     let tags = v2.params("tag");
-    let conditions = Conditions {
-        if_match: v2.list(header::IF_MATCH),
-        if_none_match: v2.list(header::IF_NONE_MATCH),
-    };
+    let conditions =
+        Conditions { if_match: v2.list(header::IF_MATCH), if_none_match: v2.list(header::IF_NONE_MATCH) };
     let asked = PutManifest { reference, tags: &tags, content_type, conditions, bytes };
     let put = v2.registry.put_manifest(&v2.who, name, asked).await?;
     let mut response = StatusCode::CREATED.into_response();

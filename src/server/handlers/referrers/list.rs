@@ -8,7 +8,9 @@ use super::super::v2::{V2, in_query, set, warn_limited};
 use crate::server::errors::ApiResult;
 
 pub(in crate::server) async fn list(v2: &V2, name: &str, digest: &str) -> ApiResult<Response> {
-    let wanted = v2.param("artifactType");
+    // No media type has a space; a `+` that a client did not encode has become one.
+    let wanted = v2.param("artifactType").map(|wanted| wanted.replace(' ', "+"));
+    let wanted = wanted.as_deref();
     let page = v2.registry.referrers(&v2.who, name, digest, wanted, v2.param("last")).await?;
     let mut response = Response::new(Body::from(page.index));
     set(&mut response, header::CONTENT_TYPE, "application/vnd.oci.image.index.v1+json");

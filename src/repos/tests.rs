@@ -1,0 +1,171 @@
+//! Repositories over real records.
+#![allow(clippy::unwrap_used)]
+
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use super::tables::{KEEPS, REPOSITORIES, RepositoryRecord};
+use super::*;
+use crate::blobs::{Blobs, Stored};
+use crate::names::{Digest, Faults, ManualClock, Millis, Reference, RepoName, SystemRandom, Tag};
+use crate::state::{Read as _, Scan, State, StateError, Tx};
+
+const NOW: Millis = Millis(1_700_000_000_000);
+const IMAGE: &str = "application/vnd.oci.image.manifest.v1+json";
+const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+
+/// Sets what an operator sets.
+pub(crate) fn put_settings(
+    tx: &mut Tx<'_>,
+    root: &str,
+    settings: &RepositorySettings,
+) -> Result<(), StateError> {
+    let record = RepositoryRecord { settings: settings.clone(), created_at: NOW, removed_at: None };
+    tx.put(&REPOSITORIES, &root.to_owned(), &record)
+}
+
+struct World {
+    state: State,
+    blobs: Blobs,
+    _folder: tempfile::TempDir,
+}
+
+fn repo() -> RepoName {
+    RepoName::parse("local/app").unwrap()
+}
+
+fn tag(text: &str) -> Tag {
+    Tag::parse(text).unwrap()
+}
+
+impl World {
+    async fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let state = State::open(&folder.path().join("state.redb"), Faults::none()).unwrap();
+        let clock = std::sync::Arc::new(ManualClock::at(NOW));
+        let random = std::sync::Arc::new(SystemRandom);
+        let blobs = Blobs::open(folder.path(), state.clone(), clock, random, Faults::none()).await.unwrap();
+        Self { state, blobs, _folder: folder }
+    }
+
+    async fn stored(&self, bytes: &[u8]) -> Stored {
+        self.blobs.put(Bytes::copy_from_slice(bytes)).await.unwrap()
+    }
+
+    async fn put(&self, manifest: &serde_json::Value, tags: &[&str]) -> Result<Digest, Vec<Digest>> {
+        let bytes = manifest.to_string();
+        let stored = self.stored(bytes.as_bytes()).await;
+        let parsed = parse_manifest(None, bytes.as_bytes()).unwrap();
+        let tags: Vec<Tag> = tags.iter().map(|text| tag(text)).collect();
+        let put = self.state.write(move |tx| put_manifest(tx, NOW, &repo(), &stored, &parsed, &tags));
+        put.await.unwrap().map(|found| found.digest)
+    }
+
+    async fn add(&self, bytes: &'static [u8]) -> serde_json::Value {
+        let stored = self.stored(bytes).await;
+        self.state.write(move |tx| add_blob(tx, NOW, &repo(), &stored)).await.unwrap();
+        serde_json::json!({"mediaType": "text/plain", "digest": Digest::of(bytes), "size": bytes.len()})
+    }
+
+    async fn has(&self, reference: Reference) -> bool {
+        self.state.read(move |view| get_manifest(view, &repo(), &reference)).await.unwrap().is_some()
+    }
+}
+
+fn image(config: &serde_json::Value, mark: &str) -> serde_json::Value {
+    serde_json::json!({
+        "schemaVersion": 2, "mediaType": IMAGE, "config": config, "layers": [], "annotations": {"mark": mark},
+    })
+}
+
+#[tokio::test]
+async fn companions_go_with_their_image_and_others_stay() {
+    let world = World::new().await;
+    let config = world.add(b"{}").await;
+    let subject = world.put(&image(&config, "image"), &["v1"]).await.unwrap();
+    let companions: Vec<String> =
+        ["", ".att", ".sig"].map(|suffix| format!("sha256-{}{suffix}", subject.hex())).into();
+    let signature = world.put(&image(&config, "signature"), &[&companions[2]]).await.unwrap();
+    let shared = world.put(&image(&config, "shared"), &[&companions[1], "kept"]).await.unwrap();
+    let mut index = serde_json::json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": []});
+    index["annotations"] = serde_json::json!({"fall": "back"});
+    world.put(&index, &[&companions[0]]).await.unwrap();
+    let of = subject.clone();
+    let found = world.state.read(move |view| companion_tags(view, &repo(), &of)).await.unwrap();
+    let mut found: Vec<String> = found.iter().map(ToString::to_string).collect();
+    found.sort();
+    assert_eq!(found, companions);
+
+    let gone = subject.clone();
+    assert!(world.state.write(move |tx| delete_manifest(tx, NOW, &repo(), &gone)).await.unwrap());
+    let left = world.state.read(|view| tags(view, &repo(), None, 100)).await.unwrap().unwrap();
+    assert_eq!(left, [tag("kept")]);
+    assert!(!world.has(Reference::Digest(signature)).await);
+    assert!(world.has(Reference::Digest(shared)).await);
+}
+
+#[tokio::test]
+async fn an_immutable_companion_stays() {
+    let world = World::new().await;
+    let config = world.add(b"{}").await;
+    let subject = world.put(&image(&config, "image"), &["v1"]).await.unwrap();
+    let companion = format!("sha256-{}.sig", subject.hex());
+    world.put(&image(&config, "signature"), &[&companion]).await.unwrap();
+    let settings = serde_json::from_str(r#"{"immutable_tags": ["*.sig"]}"#).unwrap();
+    world.state.write(move |tx| put_settings(tx, "local", &settings)).await.unwrap();
+    world.state.write(move |tx| delete_manifest(tx, NOW, &repo(), &subject)).await.unwrap();
+    assert!(world.has(Reference::Tag(tag(&companion))).await);
+}
+
+#[tokio::test]
+async fn a_sparse_repository_takes_what_it_lacks_and_keeps_what_it_has() {
+    let world = World::new().await;
+    let config = world.add(b"{}").await;
+    let mut sparse = image(&config, "sparse");
+    let lost = Digest::of(b"never there");
+    sparse["layers"] = serde_json::json!([{"mediaType": "a/b", "digest": lost, "size": 11}]);
+    assert_eq!(world.put(&sparse, &["v1"]).await, Err(vec![lost]));
+    let settings = RepositorySettings { sparse: true, ..RepositorySettings::default() };
+    world.state.write(move |tx| put_settings(tx, "local", &settings)).await.unwrap();
+    let digest = world.put(&sparse, &["v1"]).await.unwrap();
+    assert!(world.has(Reference::Tag(tag("v1"))).await);
+    let scan = Scan::prefix(&(repo(), digest));
+    let kept = world.state.read(move |view| view.scan(&KEEPS, &scan, 10)).await.unwrap();
+    let kept: Vec<Digest> = kept.into_iter().map(|((_, _, digest), ())| digest).collect();
+    assert_eq!(kept, [Digest::of(b"{}")]);
+}
+
+/// The largest manifest: what its transactions take is printed, as other writers wait for so long.
+#[tokio::test]
+async fn the_most_references_fit_into_one_transaction() {
+    let world = World::new().await;
+    let config = world.add(b"{}").await;
+    let mut layers = Vec::new();
+    for page in 0..(REFERENCES_CAP - 1) / 1_000 {
+        let mut added = Vec::new();
+        for at in 0..1_000 {
+            let bytes = format!("{page} {at}").into_bytes();
+            layers.push(serde_json::json!({
+                "mediaType": "a/b", "digest": Digest::of(&bytes), "size": bytes.len(),
+            }));
+            added.push(world.stored(&bytes).await);
+        }
+        let all =
+            move |tx: &mut Tx<'_>| added.iter().try_for_each(|stored| add_blob(tx, NOW, &repo(), stored));
+        world.state.write(all).await.unwrap();
+    }
+    let count = layers.len() + 1;
+    let mut largest = image(&config, "all");
+    largest["layers"] = layers.into();
+    let began = Instant::now();
+    let digest = world.put(&largest, &["all"]).await.unwrap();
+    let put = began.elapsed();
+    let began = Instant::now();
+    let gone = digest.clone();
+    assert!(world.state.write(move |tx| delete_manifest(tx, NOW, &repo(), &gone)).await.unwrap());
+    eprintln!("{count} references: put in {put:?}, deleted in {:?}", began.elapsed());
+    let scan = Scan::prefix(&(repo(), digest));
+    let kept = world.state.read(move |view| view.scan(&KEEPS, &scan, 10)).await.unwrap();
+    assert!(kept.is_empty());
+}
