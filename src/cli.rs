@@ -15,6 +15,7 @@ mod exec;
 mod failure;
 mod install;
 mod output;
+mod repo;
 mod rootfs;
 mod serve;
 mod status;
@@ -59,6 +60,7 @@ fn dispatch(arguments: &Arguments) -> Result<ExitCode, Failure> {
         Command::Install { package, detach } => wait(install::install(global, package, *detach)),
         Command::Remove { package, purge } => wait(install::remove(global, package, *purge)),
         Command::List => wait(install::list(global)),
+        Command::Repo(command) => wait(repo::run(global, command)),
         Command::Changes => wait(changes::list(global)),
         Command::Change { id } => wait(changes::show(global, id)),
         Command::Abort { id } => wait(changes::abort(global, id)),

@@ -31,6 +31,7 @@ mod sessions;
 mod uploads;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use futures_util::stream::BoxStream;
@@ -87,6 +88,8 @@ struct Inner {
     sessions: Sessions,
     repositories: Repositories,
     pulls: Arc<Pulls>,
+    retired_tags: AtomicU64,
+    retired_manifests: AtomicU64,
 }
 
 impl Registry {
@@ -107,6 +110,8 @@ impl Registry {
             sessions,
             repositories,
             pulls,
+            retired_tags: AtomicU64::new(0),
+            retired_manifests: AtomicU64::new(0),
         }))
     }
 
@@ -114,6 +119,19 @@ impl Registry {
     #[must_use]
     pub fn manifest_cap_bytes(&self) -> u64 {
         self.0.manifest_cap_bytes
+    }
+
+    /// How many uploads are open and in memory; those that were put aside are not counted.
+    #[must_use]
+    pub fn open_uploads(&self) -> usize {
+        self.0.sessions.count()
+    }
+
+    /// What retention has removed since the start: tags and manifests.
+    #[must_use]
+    pub fn retired(&self) -> (u64, u64) {
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        (count(&self.0.retired_tags), count(&self.0.retired_manifests))
     }
 
     /// Puts aside uploads that nobody has used for a while, and removes those that nobody came back to; to be called

@@ -26,6 +26,7 @@ mod idle;
 mod manifests;
 mod mend;
 mod parse;
+mod recount;
 mod referrers;
 mod repositories;
 mod retention;
@@ -48,12 +49,13 @@ pub use mend::{Affected, affected, manifest_stands, mend, names_of, repository_s
 pub use parse::{ManifestError, ParsedManifest, REFERENCES_CAP, parse_manifest};
 pub use referrers::{Referrer, referrers};
 pub use repositories::{
-    Added, Removing, Repositories, RepositoryView, RootName, Totals, Writer, add_repository, begin_removal, drain,
-    going, is_reserved, may_remove, repositories, repository, set_repository,
+    Added, Removing, Repositories, RepositoryView, RootName, Totals, Writer, add_repository, begin_removal,
+    drain, going, is_reserved, may_remove, repositories, repository, set_repository,
 };
 pub use retention::{
-    Kept, ManifestFacts, Newest, NewestBuilder, Removal, Removed, Surveyed, SurveyedManifest, TagFacts, Verdict,
-    judge_tag, judge_untagged, manifests_page, note_pulled, remove_tags, remove_untagged, survey_page, tags_page,
+    Kept, ManifestFacts, Newest, NewestBuilder, Removal, Removed, Surveyed, SurveyedManifest, TagFacts,
+    Verdict, judge_tag, judge_untagged, manifests_page, note_pulled, remove_tags, remove_untagged,
+    survey_page, tags_page,
 };
 pub use settings::{RepositorySettings, Retention, SettingsError, settings};
 pub use tags::{delete_tag, immutable_tag_of, moved_immutable, set_tag, tags};

@@ -29,6 +29,8 @@ mod install;
 mod leaks;
 #[path = "appliance/registry.rs"]
 mod registry;
+#[path = "appliance/repositories.rs"]
+mod repositories;
 #[path = "appliance/rights.rs"]
 mod rights;
 #[path = "appliance/rootless.rs"]

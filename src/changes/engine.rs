@@ -1,6 +1,6 @@
 //! The engine as others use it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -43,6 +43,8 @@ pub(super) struct Inner {
     pub(super) wake: Notify,
     /// Changes with each end.
     pub(super) ended: watch::Sender<u64>,
+    /// Ends since the start, by kind and how they were.
+    ends: Mutex<BTreeMap<(String, &'static str), u64>>,
     pub(super) stop: CancellationToken,
     /// The changes that run.
     live: Mutex<HashMap<ChangeId, Arc<Live>>>,
@@ -58,6 +60,12 @@ impl Inner {
 
     pub(super) fn live(&self) -> MutexGuard<'_, HashMap<ChangeId, Arc<Live>>> {
         self.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts a change that ended.
+    pub(super) fn count_end(&self, kind: &str, result: &'static str) {
+        let mut ends = self.ends.lock().unwrap_or_else(PoisonError::into_inner);
+        *ends.entry((kind.to_owned(), result)).or_default() += 1;
     }
 
     /// Appends to a change's log, off the async threads.
@@ -85,11 +93,19 @@ impl Changes {
             floor: AtomicU64::new(0),
             wake: Notify::new(),
             ended: watch::Sender::new(0),
+            ends: Mutex::default(),
             stop: CancellationToken::new(),
             live: Mutex::new(HashMap::new()),
             runner: Mutex::new(None),
         };
         Self { inner: Arc::new(inner) }
+    }
+
+    /// How many changes ended since the start, by kind and result (`done`, `undone`, `cancelled`, `needs_attention`).
+    #[must_use]
+    pub fn ends(&self) -> Vec<(String, &'static str, u64)> {
+        let ends = self.inner.ends.lock().unwrap_or_else(PoisonError::into_inner);
+        ends.iter().map(|((kind, result), count)| (kind.clone(), *result, *count)).collect()
     }
 
     /// Recovers unfinished changes and runs until [`Changes::stop`]; a second call is ignored.

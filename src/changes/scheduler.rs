@@ -302,6 +302,7 @@ impl Driver {
             tracing::warn!(change = %self.id, %error, "the work folder can't be removed; the next start sweeps it");
         }
         self.inner.faults.pass(&format!("{point}.swept"));
+        self.inner.count_end(change_kind, state.as_str());
         self.inner.ended.send_modify(|count| *count += 1);
         // Others may have waited for this end, or for a place.
         self.inner.wake.notify_one();

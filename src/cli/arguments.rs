@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use super::repo::Repo;
+
 /// A self-hosted package appliance in one Linux binary.
 #[derive(Debug, Parser)]
 #[command(name = "pantry", version, max_term_width = 100, after_help = EXIT_CODES)]
@@ -102,6 +104,9 @@ pub(super) enum Command {
         /// The change's id
         id: String,
     },
+    /// The repositories of the registry: make, set, look into and remove them
+    #[command(subcommand)]
+    Repo(Repo),
     /// Make, check and look into the root filesystem that Pantry carries
     #[command(subcommand)]
     Rootfs(Rootfs),

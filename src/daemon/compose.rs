@@ -153,6 +153,7 @@ pub async fn serve(
         config: config.registry.clone(),
         manifest_cap_bytes: config.limits.manifest_cap_bytes,
     });
+    registry.load().await?;
 
     let proved: Arc<OnceLock<Proof>> = Arc::new(OnceLock::new());
     let sandbox_probe = probe(&sandbox, &unpacked.runtime, proved.clone());

@@ -185,7 +185,7 @@ impl RegistryError {
     pub fn hint(&self) -> Option<&'static str> {
         match self {
             Self::NameUnknown { .. } => {
-                Some("names begin with a repository of this registry: local, packages or pantry")
+                Some("names begin with a repository of this registry, such as local/")
             }
             Self::Denied { .. } => Some("push below local/"),
             Self::TagImmutable { .. } => Some("push under another tag, or ask an administrator"),

@@ -15,7 +15,9 @@ impl Inner {
     ) -> Result<RepoName, RegistryError> {
         allow(who, action)?;
         let repo = self.resolve(name)?;
-        if matches!(action, Action::Push | Action::DeleteContent) && !self.repositories.writable(&repo, Writer::Client) {
+        if matches!(action, Action::Push | Action::DeleteContent)
+            && !self.repositories.writable(&repo, Writer::Client)
+        {
             return Err(RegistryError::Denied { why: "only Pantry itself writes to this repository" });
         }
         Ok(repo)

@@ -408,8 +408,13 @@ impl Registry {
     ///
     /// # Errors
     /// [`RepositoryError::Unknown`].
-    pub async fn apply_retention(&self, name: &str) -> Result<RetentionSummary, RepositoryError> {
+    pub async fn apply_retention(
+        &self,
+        who: &Principal,
+        name: &str,
+    ) -> Result<RetentionSummary, RepositoryError> {
         let root = self.repository(name).await?.name;
+        tracing::info!(repository = %root, by = %who.label(), "retention is applied on request");
         Ok(self.retention_of(&root).await?)
     }
 }

@@ -1,6 +1,7 @@
 //! Retention as a pass over the images, a page at a time, and its preview.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use serde::Serialize;
 
@@ -68,7 +69,7 @@ pub struct RetentionEntry {
     pub digest: String,
     /// Whether it stays.
     pub keep: bool,
-    /// Why: `no_rule`, `immutable`, `keep_last`, `keep_tags`, `used_lately`, `with_image`, `in_index`; or
+    /// Why: `no_rule`, `immutable`, `keep_last`, `keep_tags`, `used_lately`, `with_image`, `in_index`, `sparse`; or
     /// `no_rule_keeps_it`, `untagged`.
     pub reason: &'static str,
     /// When the tag was set, or the manifest put.
@@ -92,8 +93,9 @@ impl Step {
             Self::Image { after } => after.clone()?,
             Self::Tags { image, after, newest } => {
                 let after = after.as_ref().map_or("", Tag::as_str);
-                let (at, tag) =
-                    newest.threshold().map_or((String::new(), ""), |(at, tag)| (at.0.to_string(), tag.as_str()));
+                let (at, tag) = newest
+                    .threshold()
+                    .map_or((String::new(), ""), |(at, tag)| (at.0.to_string(), tag.as_str()));
                 format!("{image},t,{after},{at},{tag}")
             }
             Self::Manifests { image, after } => {
@@ -342,7 +344,7 @@ impl Registry {
             })
             .await?;
         self.0.faults.pass("registry.retention.after-remove");
-        Ok(taken(&removal, summary))
+        Ok(self.taken(&removal, summary))
     }
 
     async fn remove_untagged(
@@ -364,7 +366,16 @@ impl Registry {
                 Ok(removal)
             })
             .await?;
-        Ok(taken(&removal, summary))
+        Ok(self.taken(&removal, summary))
+    }
+
+    /// `false` when the survey was no longer true.
+    fn taken(&self, removal: &Removal, summary: &mut RetentionSummary) -> bool {
+        let Removal::Done(removed) = removal else { return false };
+        summary.removed(removed);
+        self.0.retired_tags.fetch_add(removed.tags.len() as u64, Ordering::Relaxed);
+        self.0.retired_manifests.fetch_add(removed.manifests, Ordering::Relaxed);
+        true
     }
 
     /// What the rules of a repository would do now, and why: the entries after `after`, `limit` at most and perhaps
@@ -393,8 +404,8 @@ impl Registry {
         let now = self.0.clock.now();
         let mut entries = Vec::new();
         for _ in 0..PREVIEW_STEPS {
-            let room = limit.saturating_sub(entries.len());
-            if room == 0 {
+            let space = limit.saturating_sub(entries.len());
+            if space == 0 {
                 break;
             }
             step = match step {
@@ -407,22 +418,26 @@ impl Registry {
                     Step::Tags { image: image.name, after: None, newest }
                 }
                 Step::Tags { image, after, newest } if image.root() == root => {
-                    let page = self.tags_of(&image, &newest, after, room).await?;
+                    let page = self.tags_of(&image, &newest, after, space).await?;
                     let last = page.last().map(|found| found.tag.clone());
-                    let full = page.len() == room;
+                    let full = page.len() == space;
                     for found in page {
                         let verdict = repos::judge_tag(&settings, &found.tag, &found.facts, now);
                         let at = (found.set_at, found.pulled_at);
                         entries.push(told(&image, Some(&found.tag), &found.digest, verdict, at));
                     }
                     if full {
-                        Step::Tags { image, after: last, newest: Newest::from_threshold(newest.threshold().cloned()) }
+                        Step::Tags {
+                            image,
+                            after: last,
+                            newest: Newest::from_threshold(newest.threshold().cloned()),
+                        }
                     } else {
                         Step::Manifests { image, after: None }
                     }
                 }
                 Step::Manifests { image, after } if image.root() == root => {
-                    let (page, next) = self.manifests_of(&image, after, room).await?;
+                    let (page, next) = self.manifests_of(&image, after, space).await?;
                     for found in page {
                         let verdict = repos::judge_untagged(&settings, &found.facts, now);
                         let at = (found.pushed_at, found.pulled_at);
@@ -480,15 +495,4 @@ fn entry(
         why: format!("manifests: {}, tags: {}", removed.manifests, tags.join(" ")),
     };
     audit::append(tx, now, &event)
-}
-
-/// `false` when the survey was no longer true.
-fn taken(removal: &Removal, summary: &mut RetentionSummary) -> bool {
-    match removal {
-        Removal::Done(removed) => {
-            summary.removed(removed);
-            true
-        }
-        Removal::Outdated => false,
-    }
 }

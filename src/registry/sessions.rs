@@ -325,6 +325,11 @@ impl Sessions {
         }
     }
 
+    /// How many uploads are in memory at this moment.
+    pub(super) fn count(&self) -> usize {
+        self.map().len()
+    }
+
     pub(super) async fn tend(&self) {
         let now = self.clock.now();
         let idle: Vec<UploadId> = {

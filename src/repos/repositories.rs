@@ -100,18 +100,13 @@ impl Repositories {
     pub fn new(state: State) -> Self {
         let known = std::iter::once(LOCAL)
             .chain(RESERVED)
-            .map(|name| {
-                (name.to_owned(), Known { clients: !is_reserved(name), traffic: Arc::default() })
-            })
+            .map(|name| (name.to_owned(), Known { clients: !is_reserved(name), traffic: Arc::default() }))
             .collect();
-        Self(Arc::new(Shared {
-            state,
-            known: RwLock::new(known),
-            loading: tokio::sync::Mutex::default(),
-        }))
+        Self(Arc::new(Shared { state, known: RwLock::new(known), loading: tokio::sync::Mutex::default() }))
     }
 
     /// Records those of a fresh root when there are none, and reads which there are: one short read, whatever they hold.
+    /// What an older Pantry left without counters is counted then, once.
     ///
     /// # Errors
     /// [`StateError`] when the state fails.
@@ -119,6 +114,7 @@ impl Repositories {
         let _one = self.0.loading.lock().await;
         let seeded = self.0.state.read(|view| is_seeded(view)).await?;
         if !seeded {
+            super::recount::recount(&self.0.state).await?;
             self.0.state.write(move |tx| seed(tx, now)).await?;
         }
         self.read().await
@@ -134,11 +130,7 @@ impl Repositories {
     }
 
     async fn read(&self) -> Result<(), StateError> {
-        let rows = self
-            .0
-            .state
-            .read(|view| view.scan(&REPOSITORIES, &Scan::all(), REPOSITORIES_CAP))
-            .await?;
+        let rows = self.0.state.read(|view| view.scan(&REPOSITORIES, &Scan::all(), REPOSITORIES_CAP)).await?;
         let mut known = self.0.known.write().unwrap_or_else(PoisonError::into_inner);
         let mut next = BTreeMap::new();
         for (name, record) in rows {
@@ -245,11 +237,7 @@ fn new_record(now: Millis, settings: RepositorySettings) -> RepositoryRecord {
     RepositoryRecord { settings, created_at: now, removed_at: None }
 }
 
-fn view_of(
-    view: &impl Read,
-    name: String,
-    record: RepositoryRecord,
-) -> Result<RepositoryView, StateError> {
+fn view_of(view: &impl Read, name: String, record: RepositoryRecord) -> Result<RepositoryView, StateError> {
     let totals = totals(view, &name)?.into();
     let reserved = is_reserved(&name);
     Ok(RepositoryView { name, reserved, created_at: record.created_at, settings: record.settings, totals })
@@ -369,12 +357,7 @@ pub enum Removing {
 ///
 /// # Errors
 /// [`StateError`] when the state fails.
-pub fn begin_removal(
-    tx: &mut Tx<'_>,
-    now: Millis,
-    name: &str,
-    force: bool,
-) -> Result<Removing, StateError> {
+pub fn begin_removal(tx: &mut Tx<'_>, now: Millis, name: &str, force: bool) -> Result<Removing, StateError> {
     let answer = may_remove(tx, name, force)?;
     if answer == Removing::Begun {
         let key = name.to_owned();

@@ -6,8 +6,6 @@
 mod judge;
 mod remove;
 mod survey;
-#[cfg(test)]
-mod tests;
 
 pub use judge::{Kept, ManifestFacts, TagFacts, Verdict, judge_tag, judge_untagged};
 pub use remove::{Removal, Removed, note_pulled, remove_tags, remove_untagged};

@@ -105,7 +105,7 @@ pub(super) struct ReferrerRecord {
 record!(ReferrerRecord, 1);
 
 /// How much a repository holds.
-#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct CatalogueRecord {
     /// Rows in [`MANIFESTS`].
     pub(super) manifests: u64,

@@ -44,7 +44,9 @@ impl Server {
         let header_timeout = Duration::from_millis(config.limits.header_timeout_ms);
         let closing = CancellationToken::new();
         let registry = parts.registry.clone();
-        let app = App::new(config, parts, Metrics::new(), closing.clone());
+        let metrics = Metrics::new();
+        metrics.attend(crowd.clone());
+        let app = App::new(config, parts, metrics, closing.clone());
         let ending = CancellationToken::new();
         let serving = Serving { router: router::router(&app), header_timeout, closing, ending };
         Ok(Bound { tcp, local, socket_path, address, serving, crowd, registry })

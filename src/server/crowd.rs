@@ -26,6 +26,8 @@ struct Inner {
     members: Mutex<Members>,
     /// Counts on whenever somebody becomes idle.
     moments: AtomicU64,
+    entered: AtomicU64,
+    refused: AtomicU64,
 }
 
 #[derive(Default)]
@@ -48,11 +50,19 @@ impl Crowd {
             of_one: (connections / 2).max(1),
             members: Mutex::default(),
             moments: AtomicU64::new(0),
+            entered: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
         }))
     }
 
     fn members(&self) -> MutexGuard<'_, Members> {
         self.0.members.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How many are here, how many ever came, and how many were turned away.
+    pub(super) fn figures(&self) -> (u64, u64, u64) {
+        let here = self.members().by_id.len() as u64;
+        (here, self.0.entered.load(Ordering::Relaxed), self.0.refused.load(Ordering::Relaxed))
     }
 
     /// A place for one more; waits while all others are at work. `None` when `peer` has its share, all at work.
@@ -61,6 +71,7 @@ impl Crowd {
         if let Some(one) = peer {
             let full = self.members().of.get(&one).is_some_and(|count| *count >= self.0.of_one);
             if full && !self.dismiss(Some(one)) {
+                self.0.refused.fetch_add(1, Ordering::Relaxed);
                 return None;
             }
         }
@@ -75,6 +86,7 @@ impl Crowd {
             }
         };
         let id = self.0.moments.fetch_add(1, Ordering::Relaxed);
+        self.0.entered.fetch_add(1, Ordering::Relaxed);
         let member = Arc::new(Member {
             requests: AtomicUsize::new(0),
             idle_since: AtomicU64::new(id),

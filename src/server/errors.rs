@@ -16,7 +16,7 @@ use crate::blobs::BlobError;
 use crate::changes::ChangeError;
 use crate::install::InstallRefusal;
 use crate::names::NameError;
-use crate::registry::RegistryError;
+use crate::registry::{RegistryError, RepositoryError};
 use crate::state::StateError;
 use crate::store::{RefusalKind, StoreRefusal};
 
@@ -340,6 +340,20 @@ impl From<InstallRefusal> for ApiError {
             own = own.more("change", change.into());
         }
         own
+    }
+}
+
+impl From<RepositoryError> for ApiError {
+    fn from(error: RepositoryError) -> Self {
+        use RepositoryError as E;
+        let status = match error {
+            E::State(error) => return error.into(),
+            E::Unknown(_) | E::TagUnknown { .. } => StatusCode::NOT_FOUND,
+            E::Exists(_) | E::Going(_) | E::TooMany | E::NotEmpty { .. } => StatusCode::CONFLICT,
+            E::Reserved(_) => StatusCode::FORBIDDEN,
+            _ => StatusCode::BAD_REQUEST,
+        };
+        Self::new(status, error.code(), error.to_string()).maybe_hint(error.hint())
     }
 }
 

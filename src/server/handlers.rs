@@ -12,6 +12,7 @@ pub(super) mod manifests;
 pub(super) mod metrics;
 pub(super) mod packages;
 pub(super) mod referrers;
+pub(super) mod repositories;
 pub(super) mod status;
 pub(super) mod submissions;
 pub(super) mod tags;

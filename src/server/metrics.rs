@@ -1,16 +1,20 @@
-//! What this server counts.
+//! What this server counts, and what it reads from other parts when it is asked. `docs/operations/metrics.md` lists
+//! all of it; a test compares.
 
-use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+mod measured;
+
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
+
+use super::crowd::Crowd;
+pub(super) use measured::{Measured, RepositoryFigures};
 
 /// Upper bounds in seconds: from a cached manifest to a slow download.
 const LATENCY_SECONDS: [f64; 11] = [0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 10.0, 60.0];
@@ -41,17 +45,14 @@ struct Inner {
     requests: Family<Answered, Counter>,
     latency: Family<Route, Histogram, fn() -> Histogram>,
     blob_bytes: Family<Direction, Counter>,
+    logins: Family<Outcome, Counter>,
+    crowd: OnceLock<Crowd>,
     measured: Measured,
 }
 
-/// What is read from other parts at the moment when it is asked for.
-#[derive(Default)]
-pub(super) struct Measured {
-    pub(super) state_commits: Counter,
-    pub(super) state_closures: Counter,
-    pub(super) state_commit_seconds: Counter<f64, AtomicU64>,
-    pub(super) state_commit_max_seconds: Gauge<f64, AtomicU64>,
-    pub(super) oldest_waiting_seconds: Gauge<f64, AtomicU64>,
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Outcome {
+    outcome: &'static str,
 }
 
 fn latency() -> Histogram {
@@ -79,29 +80,22 @@ impl Metrics {
             "Bytes of blobs that clients sent (in) and got (out)",
             blob_bytes.clone(),
         );
-        let measured = Measured::default();
-        registry.register("state_commits", "Durable commits of the state", measured.state_commits.clone());
+        let logins = Family::default();
         registry.register(
-            "state_closures",
-            "Writes that the commits carried",
-            measured.state_closures.clone(),
+            "logins",
+            "Requests with credentials: accepted, refused (they are not valid), limited (too many attempts)",
+            logins.clone(),
         );
-        registry.register(
-            "state_commit_seconds",
-            "Time spent in commits of the state",
-            measured.state_commit_seconds.clone(),
-        );
-        registry.register(
-            "state_commit_max_seconds",
-            "The longest commit of the state since the start",
-            measured.state_commit_max_seconds.clone(),
-        );
-        registry.register(
-            "changes_oldest_waiting_seconds",
-            "How long the oldest change that is due has waited",
-            measured.oldest_waiting_seconds.clone(),
-        );
-        Self(Arc::new(Inner { registry, requests, latency, blob_bytes, measured }))
+        let measured = Measured::register(&mut registry);
+        Self(Arc::new(Inner {
+            registry,
+            requests,
+            latency,
+            blob_bytes,
+            logins,
+            crowd: OnceLock::new(),
+            measured,
+        }))
     }
 
     pub(super) fn answered(&self, route: &str, method: &http::Method, code: u16, took: Duration) {
@@ -120,6 +114,26 @@ impl Metrics {
 
     pub(super) fn bytes_out(&self, bytes: usize) {
         self.0.blob_bytes.get_or_create(&Direction { direction: "out" }).inc_by(bytes as u64);
+    }
+
+    /// Counts a request that came with credentials, by the status that it was answered with.
+    pub(super) fn login(&self, code: u16) {
+        let outcome = match code {
+            401 => "refused",
+            429 => "limited",
+            _ => "accepted",
+        };
+        self.0.logins.get_or_create(&Outcome { outcome }).inc();
+    }
+
+    /// Whose connections are told; the first call counts.
+    pub(super) fn attend(&self, crowd: Crowd) {
+        let _first = self.0.crowd.set(crowd);
+    }
+
+    /// Connections that are open, that were accepted and that were turned away.
+    pub(super) fn connections(&self) -> (u64, u64, u64) {
+        self.0.crowd.get().map(Crowd::figures).unwrap_or_default()
     }
 
     pub(super) fn measured(&self) -> &Measured {

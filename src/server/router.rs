@@ -13,7 +13,9 @@ use utoipa_axum::routes;
 use super::app::App;
 use super::errors::ApiError;
 use super::guard::{Guard, guard};
-use super::handlers::{audit, changes, health, installed, metrics, packages, status, submissions, v2};
+use super::handlers::{
+    audit, changes, health, installed, metrics, packages, repositories, status, submissions, v2,
+};
 use super::observe::{Observer, observe};
 
 #[derive(utoipa::OpenApi)]
@@ -40,6 +42,11 @@ fn described() -> OpenApiRouter<App> {
         .routes(routes!(changes::list::list))
         .routes(routes!(changes::show::show))
         .routes(routes!(changes::abort::abort))
+        .routes(routes!(repositories::list::list, repositories::create::create))
+        .routes(routes!(repositories::show::show, repositories::set::set, repositories::delete::delete))
+        .routes(routes!(repositories::images::list))
+        .routes(routes!(repositories::tags::list, repositories::tags::delete))
+        .routes(routes!(repositories::retention::preview, repositories::retention::apply))
         .routes(routes!(audit::list::list))
         .routes(routes!(status::show::show))
         .route("/v2", any(v2::base))
@@ -95,6 +102,11 @@ mod tests {
                 "/v1/installed/{name}",
                 "/v1/packages",
                 "/v1/packages/{name}",
+                "/v1/repositories",
+                "/v1/repositories/{name}",
+                "/v1/repositories/{name}/images",
+                "/v1/repositories/{name}/retention",
+                "/v1/repositories/{name}/tags",
                 "/v1/status",
                 "/v1/submissions",
                 "/v1/submissions/{id}",
@@ -108,6 +120,6 @@ mod tests {
         ids.sort_unstable();
         let count = ids.len();
         ids.dedup();
-        assert_eq!((count, ids.len()), (17, 17), "{ids:?}");
+        assert_eq!((count, ids.len()), (27, 27), "{ids:?}");
     }
 }

@@ -9,6 +9,8 @@ mod push_pull;
 mod ranges;
 mod referrers;
 mod refusals;
+mod repositories;
+mod retention;
 mod uploads;
 
 use std::collections::BTreeMap;

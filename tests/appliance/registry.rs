@@ -53,6 +53,15 @@ fn manifest_of(config: &str, config_size: usize, layers: &[(&str, usize)]) -> Ve
     .unwrap()
 }
 
+/// Pushes an image that is no other's.
+pub fn push_image(server: &Server, repository: &str, tag: &str) {
+    let layer = format!("{repository}:{tag}").into_bytes();
+    let config = put_blob(server, repository, b"{}");
+    let digest = put_blob(server, repository, &layer);
+    let manifest = manifest_of(&config, 2, &[(&digest, layer.len())]);
+    assert_eq!(put_manifest(server, repository, tag, IMAGE, &manifest).status(), 201);
+}
+
 fn put_manifest(
     server: &Server,
     repository: &str,

@@ -58,6 +58,8 @@ pub enum Kept {
     WithImage,
     /// An index that is there lists it.
     InIndex,
+    /// The repository is sparse: an index may list it without a record of that.
+    Sparse,
 }
 
 impl Verdict {
@@ -72,6 +74,7 @@ impl Verdict {
             Self::Keep(Kept::UsedLately) => "used_lately",
             Self::Keep(Kept::WithImage) => "with_image",
             Self::Keep(Kept::InIndex) => "in_index",
+            Self::Keep(Kept::Sparse) => "sparse",
             Self::RemoveTag => "no_rule_keeps_it",
             Self::RemoveUntagged => "untagged",
         }
@@ -133,6 +136,7 @@ pub fn judge_untagged(settings: &RepositorySettings, facts: &ManifestFacts, now:
     }
     match settings.retention.untagged_after_seconds {
         None => Verdict::Keep(Kept::NoRule),
+        Some(_) if settings.sparse => Verdict::Keep(Kept::Sparse),
         Some(seconds) if lately(facts.used_at, seconds, now) => Verdict::Keep(Kept::UsedLately),
         Some(_) => Verdict::RemoveUntagged,
     }
@@ -194,6 +198,7 @@ mod tests {
     #[test]
     fn manifests_without_a_tag() {
         let rule = r#"{"retention":{"untagged_after_seconds":3600}}"#;
+        let sparse = r#"{"sparse":true,"retention":{"untagged_after_seconds":3600}}"#;
         let table = [
             ("{}", false, false, 1_000_000, "no_rule"),
             (r#"{"retention":{"keep_last":1}}"#, false, false, 1_000_000, "no_rule"),
@@ -201,6 +206,7 @@ mod tests {
             (rule, false, true, 1_000_000, "with_image"),
             (rule, false, false, 3_599, "used_lately"),
             (rule, false, false, 3_600, "untagged"),
+            (sparse, false, false, 1_000_000, "sparse"),
         ];
         for (text, child, referrer, seconds, expected) in table {
             let facts = ManifestFacts { child, referrer, used_at: ago(seconds) };
@@ -211,7 +217,8 @@ mod tests {
     #[test]
     fn a_clock_that_went_back_removes_nothing() {
         let rule = settings(r#"{"retention":{"pulled_within_seconds":60,"untagged_after_seconds":3600}}"#);
-        let facts = TagFacts { among_last: false, used_at: NOW.after(Duration::from_hours(9)), companion_of: None };
+        let facts =
+            TagFacts { among_last: false, used_at: NOW.after(Duration::from_hours(9)), companion_of: None };
         assert!(judge_tag(&rule, &Tag::parse("a").unwrap(), &facts, NOW).keeps());
     }
 }

@@ -2,7 +2,8 @@
 
 use super::judge::{Verdict, judge_tag, judge_untagged};
 use super::survey::{
-    Newest, Pending, Surveyed, SurveyedManifest, companions_of, has_parent, has_tag, manifest_facts, tag_facts,
+    Newest, Pending, Surveyed, SurveyedManifest, companions_of, has_parent, has_tag, manifest_facts,
+    tag_facts,
 };
 use crate::names::{Digest, Millis, RepoName};
 use crate::repos::manifests::delete_manifest;
@@ -51,22 +52,15 @@ pub fn remove_tags(
     let mut removed = Removed::default();
     for tag in judged {
         let Some(record) = tx.get(&TAGS, &(repo.clone(), tag.tag.clone()))? else { continue };
-        let fresh = tag_facts(
-            tx,
-            repo,
-            newest,
-            pending,
-            tag.tag.clone(),
-            record.digest.clone(),
-            record.set_at,
-        )?;
+        let fresh =
+            tag_facts(tx, repo, newest, pending, tag.tag.clone(), record.digest.clone(), record.set_at)?;
         let same = fresh.digest == tag.digest && fresh.set_at == tag.set_at;
         if !same || judge_tag(rules, &fresh.tag, &fresh.facts, now) != Verdict::RemoveTag {
             continue;
         }
         delete_tag(tx, now, repo, &tag.tag)?;
         removed.tags.push(format!("{repo}:{}", tag.tag));
-        with_image(tx, now, repo, record.digest, &mut removed)?;
+        with_image(tx, now, repo, rules, record.digest, &mut removed)?;
     }
     Ok(Removal::Done(removed))
 }
@@ -106,7 +100,7 @@ pub fn remove_untagged(
         }
         let fresh = manifest_facts(tx, repo, pending, manifest.digest.clone(), &record)?;
         if judge_untagged(rules, &fresh.facts, now) == Verdict::RemoveUntagged {
-            with_image(tx, now, repo, fresh.digest, &mut removed)?;
+            with_image(tx, now, repo, rules, fresh.digest, &mut removed)?;
         }
     }
     Ok(Removal::Done(removed))
@@ -118,6 +112,7 @@ fn with_image(
     tx: &mut Tx<'_>,
     now: Millis,
     repo: &RepoName,
+    rules: &RepositorySettings,
     image: Digest,
     removed: &mut Removed,
 ) -> Result<(), StateError> {
@@ -148,7 +143,10 @@ fn with_image(
             }
         }
         waiting.extend(referrers.into_iter().map(|((_, _, referrer), _)| referrer));
-        waiting.extend(children.into_iter().map(|((_, _, child), ())| child));
+        // In a sparse repository an index may list a child without being recorded as one that keeps it.
+        if !rules.sparse {
+            waiting.extend(children.into_iter().map(|((_, _, child), ())| child));
+        }
     }
     Ok(())
 }

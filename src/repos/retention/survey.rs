@@ -129,9 +129,7 @@ pub fn tags_page(
 ) -> Result<Vec<Surveyed>, StateError> {
     let rows = view.scan(&TAGS, &below(repo, after), limit)?;
     rows.into_iter()
-        .map(|((_, tag), record)| {
-            tag_facts(view, repo, newest, pending, tag, record.digest, record.set_at)
-        })
+        .map(|((_, tag), record)| tag_facts(view, repo, newest, pending, tag, record.digest, record.set_at))
         .collect()
 }
 
@@ -283,8 +281,5 @@ pub(super) fn companions_of(digest: &Digest) -> Vec<Tag> {
     let text = digest.to_string();
     let Some((algorithm, hex)) = text.split_once(':') else { return Vec::new() };
     let name = format!("{algorithm}-{}", hex.get(..64).unwrap_or(hex));
-    ["", ".sig", ".att", ".sbom"]
-        .iter()
-        .filter_map(|end| Tag::parse(&format!("{name}{end}")).ok())
-        .collect()
+    ["", ".sig", ".att", ".sbom"].iter().filter_map(|end| Tag::parse(&format!("{name}{end}")).ok()).collect()
 }

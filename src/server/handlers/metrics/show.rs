@@ -10,6 +10,7 @@ use crate::access::Action;
 use crate::server::app::App;
 use crate::server::caller::Caller;
 use crate::server::errors::{ApiError, ApiResult};
+use crate::server::metrics::RepositoryFigures;
 
 /// The figures of this server in the text form of `OpenMetrics`.
 #[utoipa::path(
@@ -32,6 +33,30 @@ pub(in crate::server) async fn show(State(app): State<App>, caller: Caller) -> A
     let oldest = app.parts.changes.oldest_waiting().await?;
     let waited = oldest.map_or(0.0, |since| app.parts.clock.now().since(since).as_secs_f64());
     measured.oldest_waiting_seconds.set(waited);
+    for (kind, result, count) in app.parts.changes.ends() {
+        measured.change_ended(&kind, result, count);
+    }
+    let registry = &app.parts.registry;
+    measured.uploads_open.set(i64::try_from(registry.open_uploads()).unwrap_or(i64::MAX));
+    let (tags, manifests) = registry.retired();
+    measured.retired(tags, manifests);
+    let (open, accepted, refused) = app.metrics.connections();
+    measured.connections_open.set(i64::try_from(open).unwrap_or(i64::MAX));
+    measured.connections_accepted.inner().store(accepted, Ordering::Relaxed);
+    measured.connections_refused.inner().store(refused, Ordering::Relaxed);
+    let traffic = registry.names().traffic();
+    // One read of a row and its counters each; there are 1,000 at most.
+    for repository in registry.repositories(None, traffic.len()).await? {
+        let used = traffic.iter().find(|(name, ..)| *name == repository.name);
+        let (pulls, pushes) = used.map_or((0, 0), |(_, pulls, pushes)| (*pulls, *pushes));
+        measured.repository(&RepositoryFigures {
+            name: repository.name,
+            totals: repository.totals,
+            pulls,
+            pushes,
+        });
+    }
+    measured.forget_repositories(|name| traffic.iter().any(|(known, ..)| known == name));
     let text = app.metrics.text().map_err(|error| ApiError::internal("metrics_failed", &error))?;
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     Ok(([(header::CONTENT_TYPE, kind)], text).into_response())
