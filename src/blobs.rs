@@ -31,6 +31,7 @@ mod pins;
 mod reader;
 mod references;
 mod sink;
+mod totals;
 mod uploads;
 mod verify;
 mod writer;
@@ -46,6 +47,7 @@ pub use reader::Reader;
 pub use references::{
     Damage, INLINE_BYTES, Owner, Stored, has_owner, is_known, link, link_known, owner_keys, renew, unlink,
 };
+pub use totals::{BlobTotals, count_once, totals};
 pub use uploads::upload_offset;
 pub use verify::{DamagedBlob, KnownBlob, Verdict, damaged, known, owners};
 pub use writer::Writer;

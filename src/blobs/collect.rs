@@ -230,6 +230,7 @@ pub(super) fn condemn(
         return Ok(None);
     }
     tx.delete(&BLOBS, digest)?;
+    super::totals::went(tx, record.size)?;
     if record.inline {
         tx.delete(&INLINE, digest)?;
     } else {

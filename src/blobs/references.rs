@@ -7,6 +7,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::pins::Pin;
+use super::totals;
 use super::uploads::UPLOADS;
 use crate::names::{Digest, Millis, UploadId};
 use crate::state::{MAX_RAW_BYTES, Raw, Read, Scan, StateError, Table, Tx, record};
@@ -146,6 +147,9 @@ pub fn link(tx: &mut Tx<'_>, stored: &Stored, owner: &Owner) -> Result<(), State
     }
     if let Some(record) = before.filter(|_| !healed) {
         return refer(tx, digest, record, owner);
+    }
+    if !healed {
+        totals::came(tx, stored.size)?;
     }
     // Bytes that were believed to be known and are not: the name stands and its bytes are said to be missing.
     let damage = (!stored.is_at_hand()).then_some(Damage::Missing);

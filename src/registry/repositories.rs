@@ -4,6 +4,7 @@ use super::blobs::event;
 use super::{Registry, RetentionSummary};
 use crate::access::Principal;
 use crate::audit;
+use crate::blobs;
 use crate::names::{Digest, Millis, RepoName, Tag};
 use crate::repos::{
     self, Added, ImageView, Removing, Repositories, RepositorySettings, RepositoryView, RootName,
@@ -146,6 +147,7 @@ impl Registry {
     /// # Errors
     /// [`StateError`] when the state fails.
     pub async fn load(&self) -> Result<(), StateError> {
+        blobs::count_once(&self.0.state).await?;
         self.0.repositories.load(self.0.clock.now()).await
     }
 

@@ -239,6 +239,7 @@ fn every_figure_that_the_documents_name_is_told_and_every_one_told_is_named() {
     assert!(value("pantry_repository_pulls_total{repository=\"local\"}") >= 1.0);
     assert!(value("pantry_repository_tags{repository=\"packages\"}") >= 1.0);
     assert!(value("pantry_connections_open") >= 1.0);
+    assert!(value("pantry_blobs ") >= 5.0 && value("pantry_blobs_bytes ") > 1e6);
 }
 
 /// The server dies in the middle of a forced removal: nobody sees the rest, and it can be gone on with.

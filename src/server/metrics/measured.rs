@@ -44,6 +44,8 @@ pub(in crate::server) struct Measured {
     pub(in crate::server) state_commit_seconds: Counter<f64, AtomicU64>,
     pub(in crate::server) state_commit_max_seconds: Gauge<f64, AtomicU64>,
     pub(in crate::server) oldest_waiting_seconds: Gauge<f64, AtomicU64>,
+    pub(in crate::server) blobs: Gauge,
+    pub(in crate::server) blobs_bytes: Gauge,
     pub(in crate::server) uploads_open: Gauge,
     pub(in crate::server) connections_open: Gauge,
     pub(in crate::server) connections_accepted: Counter,
@@ -127,6 +129,8 @@ impl Measured {
         ] {
             registry.register(name, help, gauge.clone());
         }
+        registry.register("blobs", "Blobs that are stored, each content once", own.blobs.clone());
+        registry.register("blobs_bytes", "Bytes of these blobs", own.blobs_bytes.clone());
         registry.register("uploads_open", "Uploads that are open and in memory", own.uploads_open.clone());
         registry.register("connections_open", "Connections that are open", own.connections_open.clone());
         registry.register(

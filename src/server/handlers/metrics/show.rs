@@ -7,6 +7,7 @@ use axum::response::{IntoResponse as _, Response};
 use http::header;
 
 use crate::access::Action;
+use crate::blobs;
 use crate::server::app::App;
 use crate::server::caller::Caller;
 use crate::server::errors::{ApiError, ApiResult};
@@ -36,6 +37,9 @@ pub(in crate::server) async fn show(State(app): State<App>, caller: Caller) -> A
     for (kind, result, count) in app.parts.changes.ends() {
         measured.change_ended(&kind, result, count);
     }
+    let stored = app.parts.state.read(|view| blobs::totals(view)).await?;
+    measured.blobs.set(i64::try_from(stored.blobs).unwrap_or(i64::MAX));
+    measured.blobs_bytes.set(i64::try_from(stored.bytes).unwrap_or(i64::MAX));
     let registry = &app.parts.registry;
     measured.uploads_open.set(i64::try_from(registry.open_uploads()).unwrap_or(i64::MAX));
     let (tags, manifests) = registry.retired();
