@@ -15,6 +15,8 @@ mod callbacks;
 mod clients;
 #[path = "appliance/command_line.rs"]
 mod command_line;
+#[path = "appliance/conformance.rs"]
+mod conformance;
 #[path = "appliance/crash.rs"]
 mod crash;
 #[path = "appliance/crash_install.rs"]

@@ -65,6 +65,8 @@ fn queries() -> impl Strategy<Value = String> {
 fn headers() -> impl Strategy<Value = Vec<(&'static str, String)>> {
     let header = prop_oneof![
         "(bytes=)?[0-9,=-]{0,20}".prop_map(|value| ("range", value)),
+        "bytes=[0-9]{0,2}-[0-9]{0,2}(,[0-9]{1,2}-)?".prop_map(|value| ("range", value)),
+        "[0-9]{1,2}-[0-9]{1,3}".prop_map(|value| ("content-range", value)),
         "(bytes )?[0-9*/-]{0,20}".prop_map(|value| ("content-range", value)),
         prop_oneof![Just(IMAGE), Just(INDEX), Just("text/plain"), Just(""), Just(";")]
             .prop_map(|value| ("content-type", value.to_owned())),
