@@ -1,4 +1,5 @@
-//! Uploads that are under way: in memory while they are used, put aside as records when they are not.
+//! Uploads that are under way: in memory while they are used, put aside as records when they are not, and after each
+//! chunk of a client that says where its chunks stand.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -291,7 +292,7 @@ impl Sessions {
     }
 
     /// Puts one upload aside, unless a request uses it.
-    async fn suspend(&self, id: &UploadId) {
+    pub(super) async fn suspend(&self, id: &UploadId) {
         let Some((repo, slot)) = self.map().get(id).map(|entry| (entry.repo.clone(), entry.slot.clone()))
         else {
             return;
@@ -304,14 +305,11 @@ impl Sessions {
             owner: "registry".to_owned(),
             lease_until: self.clock.now().after(LIFETIME),
         };
-        let kept = match writer.suspend().await {
-            Ok(_) => {
-                let key = id.clone();
-                let put = self.state.write(move |tx| tx.put(&UPLOADS, &key, &record)).await;
-                put.map_err(RegistryError::State)
-            }
-            Err(error) => Err(RegistryError::Blobs(error)),
-        };
+        // Both at once, so that they share a commit. One without the other is swept when its lease has passed.
+        let key = id.clone();
+        let put = self.state.write(move |tx| tx.put(&UPLOADS, &key, &record));
+        let (suspended, put) = tokio::join!(writer.suspend(), put);
+        let kept = suspended.map_err(RegistryError::Blobs).and(put.map_err(RegistryError::State));
         self.map().remove(id);
         if let Err(error) = kept {
             tracing::warn!(upload.id = %id, %error, "an upload could not be put aside and is lost");

@@ -124,7 +124,14 @@ impl Registry {
         if let Err(error) = append(&mut held, chunk.body, length).await {
             return Err(self.0.after_failure(&id, held, error).await);
         }
-        Ok(Upload { repo, id, received: held.writer()?.written() })
+        let received = held.writer()?.written();
+        drop(held);
+        if length.is_some() {
+            // Who says where a chunk stands can go on after a crash. The answer does not wait for the record.
+            let (inner, id) = (self.0.clone(), id.clone());
+            tokio::spawn(async move { inner.sessions.suspend(&id).await });
+        }
+        Ok(Upload { repo, id, received })
     }
 
     /// Closes an upload, with or without a last chunk: durable when this returns.

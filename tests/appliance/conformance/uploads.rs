@@ -1,5 +1,6 @@
 //! Blobs coming in.
 
+use super::super::support::fresh_root;
 use super::*;
 
 const ALGORITHMS: [Algorithm; 2] = [Algorithm::Sha256, Algorithm::Sha512];
@@ -215,4 +216,46 @@ fn an_upload_outlives_a_restart() {
     assert_eq!(patch.status(), 202);
     let digest = digest(&bytes);
     client.created(&close(&location(&patch), &digest, vec![]), &digest, &bytes);
+}
+
+/// The record of a chunk follows its answer, so a kill at once may forget the upload; then the client begins anew.
+#[test]
+fn an_upload_in_chunks_outlives_a_kill() {
+    let bytes = unique(900_000);
+    let digest = digest(&bytes);
+    let folder = fresh_root();
+    let root = folder.path().join("root");
+    let mut server = Server::start_on(&root, &[]);
+    for attempt in 0.. {
+        assert!(attempt < 8, "no upload was ever found again");
+        let client = Client::new(&server, "local/uploads/kill");
+        let mut upload = client.begin("");
+        for at in [0, 200_000] {
+            let patch = chunk(Method::PATCH, &upload, None, at, &bytes[at..at + 200_000]);
+            assert_eq!(patch.status(), 202);
+            upload = location(&patch);
+        }
+        server.kill();
+        let again = Server::start_on(&root, &[]);
+        let client = Client::new(&again, "local/uploads/kill");
+        let upload = Url::parse(&format!("{}{}", again.url, upload.path())).unwrap();
+        let status = http().get(upload).send().unwrap();
+        let resumed = status.status() == 204;
+        let (upload, sent) = if resumed {
+            let sent = header(&status, "range").strip_prefix("0-").unwrap().parse::<usize>().unwrap() + 1;
+            assert!([200_000, 400_000].contains(&sent), "{sent}");
+            (location(&status), sent)
+        } else {
+            assert_eq!(status.status(), 404);
+            (client.begin(""), 0)
+        };
+        let patch = chunk(Method::PATCH, &upload, None, sent, &bytes[sent..]);
+        assert_eq!(patch.status(), 202);
+        client.created(&close(&location(&patch), &digest, vec![]), &digest, &bytes);
+        client.delete(&format!("blobs/{digest}"));
+        if resumed {
+            return;
+        }
+        server = again;
+    }
 }
