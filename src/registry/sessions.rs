@@ -200,8 +200,8 @@ impl Sessions {
         id: &UploadId,
         purpose: Purpose,
     ) -> Result<Held, RegistryError> {
-        // A slot can be put aside while one waits for it; the second round finds it again.
-        for _ in 0..3 {
+        // A slot can be put aside while one waits for it; the next round finds it again.
+        for _ in 0..8 {
             let Some((slot, standing)) = self.find(repo, id)? else {
                 self.resume(repo, id).await?;
                 continue;
