@@ -148,9 +148,9 @@ impl<'a> Client<'a> {
         let bytes = document.to_string().into_bytes();
         let digest = algorithm.of(&bytes);
         let put = self.put_manifest(tag.unwrap_or(&digest), kind, &bytes);
-        let status = put.status();
-        assert_eq!(header(&put, "docker-content-digest"), digest, "{}", put.text().unwrap());
-        assert_eq!(status, 201);
+        let (status, told) = (put.status(), header(&put, "docker-content-digest").to_owned());
+        assert_eq!(status, 201, "{}", put.text().unwrap());
+        assert_eq!(told, digest);
         for reference in [Some(digest.as_str()), tag].into_iter().flatten() {
             self.holds_manifest(reference, &digest, kind, &bytes);
         }

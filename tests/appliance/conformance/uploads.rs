@@ -66,7 +66,7 @@ fn a_chunk_out_of_order_is_refused_and_the_upload_lives_on() {
         let bytes = unique(3 * 1024 - 5);
         let digest = digest(&bytes);
         let mut upload = client.begin("");
-        let mut sent = 0;
+        let mut sent = 0_usize;
         for part in bytes.chunks(1024) {
             for wrong in [sent + 1024, sent + 1, sent.saturating_sub(1)] {
                 if wrong == sent {
