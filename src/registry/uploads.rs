@@ -265,17 +265,15 @@ impl Inner {
         name: &Digest,
         from: Option<&str>,
     ) -> Result<bool, RegistryError> {
-        let candidates = match from {
+        let candidates = if let Some(from) = from {
             // A source that is no name, unknown, or not for the caller makes an ordinary upload, as the specification
             // wants it.
-            Some(from) => self.repository(who, Action::Pull, from).into_iter().collect(),
-            None => {
-                let key = name.clone();
-                let holders = self.state.read(move |view| repos::holders(view, &key, MAX_SCAN_ROWS)).await?;
-                let readable =
-                    |holder: &RepoName| self.repository(who, Action::Pull, holder.as_str()).is_ok();
-                holders.into_iter().filter(readable).take(MOUNT_CANDIDATES).collect::<Vec<_>>()
-            }
+            self.repository(who, Action::Pull, from).into_iter().collect()
+        } else {
+            let key = name.clone();
+            let holders = self.state.read(move |view| repos::holders(view, &key, MAX_SCAN_ROWS)).await?;
+            let readable = |holder: &RepoName| self.repository(who, Action::Pull, holder.as_str()).is_ok();
+            holders.into_iter().filter(readable).take(MOUNT_CANDIDATES).collect::<Vec<_>>()
         };
         if candidates.is_empty() {
             return Ok(false);

@@ -205,11 +205,11 @@ fn an_upload_outlives_a_restart() {
     let bytes = unique(900_000);
     let client = Client::new(&server, "local/uploads/restart");
     let patch = chunk(Method::PATCH, &client.begin(""), None, 0, &bytes[..400_000]);
-    let path = location(&patch).path().to_owned();
+    let upload_path = location(&patch).path().to_owned();
     server.stop();
     let again = Server::start_on(&server.root, &[]);
     let client = Client::new(&again, "local/uploads/restart");
-    let upload = Url::parse(&format!("{}{path}", again.url)).unwrap();
+    let upload = Url::parse(&format!("{}{upload_path}", again.url)).unwrap();
     let status = http().get(upload.clone()).send().unwrap();
     assert_eq!((status.status().as_u16(), header(&status, "range")), (204, "0-399999"));
     let patch = chunk(Method::PATCH, &location(&status), None, 400_000, &bytes[400_000..]);
