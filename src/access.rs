@@ -17,19 +17,27 @@ mod directory;
 mod error;
 mod groups;
 mod htpasswd;
+mod login;
 mod name;
 mod password;
 mod principal;
+mod remembered;
 mod right;
+mod scope;
+mod service;
 mod tables;
+mod throttle;
 mod token;
 mod view;
 
 pub use change::{MadeToken, NewToken, NewUser, UserChange};
 pub use error::AccessError;
+pub use login::{LoginCounts, Refused, Shown};
 pub use name::{AccountName, Subject};
 pub use principal::{Action, Bearer, Mode, Principal, Role};
 pub use right::{Grants, Pattern, Reach, Right, Rights, Scope};
+pub use scope::AskedScope;
+pub use service::{Issued, TOKEN_SERVICE};
 pub use view::{GrantView, TokenView, UserView};
 
 use std::path::PathBuf;
@@ -43,6 +51,9 @@ use directory::{Directory, Rows};
 use groups::Groups;
 use htpasswd::Entry;
 use password::Passwords;
+use remembered::Remembered;
+use service::Signer;
+use throttle::Throttle;
 use token::AdminToken;
 
 /// How often it is looked whether the file of passwords is another.
@@ -80,6 +91,10 @@ pub struct AccessParts {
     pub mode: Mode,
     /// A file of further users, in the form of `htpasswd -B`.
     pub htpasswd: Option<PathBuf>,
+    /// With what the token service signs.
+    pub token_key: Vec<u8>,
+    /// How long its tokens count.
+    pub token_life: Duration,
     /// The audit log.
     pub recorder: Recorder,
 }
@@ -102,6 +117,11 @@ struct Inner {
     /// Held by the one who changes something.
     changing: tokio::sync::Mutex<()>,
     passwords: Passwords,
+    remembered: Remembered,
+    throttle: Mutex<Throttle>,
+    turns: [tokio::sync::Mutex<()>; login::TURNS],
+    logins: login::Counts,
+    signer: Signer,
 }
 
 impl Access {
@@ -111,7 +131,8 @@ impl Access {
     /// When the token's file can't be made, or is open to others; when the file of passwords or the records can't be
     /// read.
     pub async fn open(parts: AccessParts) -> Result<Self, AccessError> {
-        let AccessParts { state, clock, random, keys_dir, mode, htpasswd, recorder } = parts;
+        let AccessParts { state, clock, random, keys_dir, mode, htpasswd, token_key, token_life, recorder } =
+            parts;
         let admin = AdminToken::load_or_create(&keys_dir, random.as_ref())?;
         let (watched, entries) = match htpasswd.as_deref().map(htpasswd::File::open).transpose()? {
             Some((file, entries)) => (Some(file), entries),
@@ -127,7 +148,12 @@ impl Access {
             directory: RwLock::new(Arc::new(directory)),
             file: Mutex::new(Arc::new(entries)),
             changing: tokio::sync::Mutex::new(()),
-            passwords: Passwords::new(random.as_ref())?,
+            passwords: Passwords::new(random.as_ref()),
+            remembered: Remembered::new(random.as_ref()),
+            throttle: Mutex::default(),
+            turns: std::array::from_fn(|_| tokio::sync::Mutex::new(())),
+            logins: login::Counts::default(),
+            signer: Signer::new(&token_key, token_life),
             state,
             clock,
             random,
@@ -159,13 +185,14 @@ impl Access {
     pub fn token(&self, presented: &str) -> Option<Principal> {
         let hash = token::hash(presented);
         if self.0.admin.matches(&hash) {
-            return Some(self.administrator());
+            return Some(Self::administrator());
         }
         self.directory().token(&hash)?.principal(self.now())
     }
 
-    fn administrator(&self) -> Principal {
+    fn administrator() -> Principal {
         Principal::Token {
+            id: "admin".into(),
             name: "admin".into(),
             owner: None,
             role: Role::Administrator,

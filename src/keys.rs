@@ -1,4 +1,4 @@
-//! Key rings: the keys with which results are signed and accepted.
+//! Key rings: the keys with which results are signed and accepted, and that of the token service.
 //!
 //! This part must never print a key, or take one that is too short to be one.
 //!
@@ -7,9 +7,11 @@
 
 mod key;
 mod ring;
+mod token;
 
 pub use key::CallbackKey;
 pub use ring::CallbackRing;
+pub use token::TokenKey;
 
 use crate::config::{MIN_KEY_BYTES, SecretFileError};
 
@@ -18,8 +20,14 @@ use crate::config::{MIN_KEY_BYTES, SecretFileError};
 #[non_exhaustive]
 pub enum KeyError {
     /// The file of the generated key can't be used.
-    #[error("the callback's signing key cannot be kept")]
+    #[error("a signing key cannot be kept")]
     File(#[from] SecretFileError),
+    /// The file of the token service's key holds less than a key.
+    #[error("the key of the token service has {found} bytes; it needs {MIN_KEY_BYTES} at least")]
+    TokenKeyTooShort {
+        /// Its length in bytes.
+        found: usize,
+    },
     /// The key is too short.
     #[error("a signing key of {found} bytes is too short; it needs {MIN_KEY_BYTES} at least")]
     TooShort {
@@ -34,6 +42,7 @@ impl KeyError {
     pub fn code(&self) -> &'static str {
         match self {
             Self::File(_) => "key_file_unusable",
+            Self::TokenKeyTooShort { .. } => "token_key_too_short",
             Self::TooShort { .. } => "callback_key_too_short",
         }
     }
@@ -43,6 +52,9 @@ impl KeyError {
     pub fn hint(&self) -> Option<String> {
         Some(match self {
             Self::File(file) => file.hint(),
+            Self::TokenKeyTooShort { .. } => {
+                "remove keys/token-signing-key, so that a new one is made; clients then log in anew".to_owned()
+            }
             Self::TooShort { .. } => "make one with `openssl rand -base64 32`".to_owned(),
         })
     }

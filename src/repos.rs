@@ -37,7 +37,7 @@ mod tags;
 #[cfg(test)]
 pub(crate) mod tests;
 
-pub use catalogue::{ImageView, catalogue, images};
+pub use catalogue::{ImageView, catalogue, catalogue_below, images};
 pub use companions::{companion_of, companion_tags, fallback_tag};
 pub use glob::TagPattern;
 pub use holdings::{BlobAt, add_blob, add_blob_named, blob_at, delete_blob, has_blob, holders, mount_blob};

@@ -19,6 +19,7 @@ mod accept;
 mod app;
 mod body;
 mod caller;
+mod challenge;
 mod connection;
 mod crowd;
 mod error;

@@ -210,7 +210,8 @@ impl Access {
         administers(by)?;
         self.must_be_of_records(name)?;
         let directory = self.directory();
-        let groups = directory.accounts.get(name.as_str()).map(|user| user.groups.clone()).unwrap_or_default();
+        let groups =
+            directory.accounts.get(name.as_str()).map(|user| user.groups.clone()).unwrap_or_default();
         let event = event(by, "access.user.delete", &format!("user:{name}"), "");
         let (key, subject) = (name.to_string(), Subject::User(name.clone()).to_string());
         self.change(event, move |tx| {
@@ -330,7 +331,9 @@ impl Access {
         let owner = directory.accounts.get(new.owner.as_str());
         let owner = owner.ok_or_else(|| AccessError::UserUnknown { name: new.owner.to_string() })?;
         if new.expires_in.is_some_and(|life| life.is_zero() || life > LONGEST_LIFE) {
-            return Err(AccessError::TokenInvalid { why: "it must count for a second at least, and ten years at most" });
+            return Err(AccessError::TokenInvalid {
+                why: "it must count for a second at least, and ten years at most",
+            });
         }
         if new.scopes.iter().any(|scope| scope.rights.is_empty()) {
             return Err(AccessError::TokenInvalid { why: "a scope without rights allows nothing" });
@@ -409,8 +412,12 @@ impl Access {
         {
             return Err(AccessError::UserUnknown { name: name.to_string() });
         }
-        let record =
-            GrantRecord { subject: subject.clone(), pattern: pattern.clone(), rights, created_at: self.now() };
+        let record = GrantRecord {
+            subject: subject.clone(),
+            pattern: pattern.clone(),
+            rights,
+            created_at: self.now(),
+        };
         let view = GrantView::of(&record);
         let event = event(by, "access.grant", &subject.to_string(), &format!("{rights} on {pattern}"));
         let key = (subject.to_string(), pattern.to_string());
@@ -529,4 +536,3 @@ fn event(by: &Principal, action: &'static str, subject: &str, why: &str) -> Even
     let (who, subject, why) = (by.label(), subject.to_owned(), why.to_owned());
     Event { who, action, subject, outcome: "done", why }
 }
-

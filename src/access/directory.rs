@@ -142,9 +142,8 @@ impl Directory {
                 return Grants::everywhere(Rights::ALL);
             }
             let mut subjects = vec![Subject::User(name.clone())];
-            subjects.extend(
-                groups.iter().filter_map(|group| AccountName::parse(group).ok()).map(Subject::Group),
-            );
+            subjects
+                .extend(groups.iter().filter_map(|group| AccountName::parse(group).ok()).map(Subject::Group));
             let own = subjects.iter().filter_map(|subject| by_subject.get(subject)).flatten();
             Grants::of(own.chain(&everybody).copied())
         };
@@ -208,7 +207,9 @@ fn entry(record: TokenRecord, owner: &Account) -> TokenEntry {
     let narrowed = (!record.scopes.is_empty())
         .then(|| Grants::of(record.scopes.iter().map(|scope| (&scope.pattern, scope.rights))));
     let most = record.role.unwrap_or(if narrowed.is_some() { Role::Nobody } else { Role::Administrator });
+    let id: Arc<str> = record.id.into();
     let principal = Principal::Token {
+        id: id.clone(),
         name: format!("{}/{}", record.owner, record.name).into(),
         owner: Some(owner.name.clone()),
         role: owner.role.min(most),
@@ -216,7 +217,7 @@ fn entry(record: TokenRecord, owner: &Account) -> TokenEntry {
         scopes: narrowed,
     };
     TokenEntry {
-        id: record.id.into(),
+        id,
         owner: owner.name.clone(),
         name: record.name.to_string(),
         role: record.role,

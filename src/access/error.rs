@@ -36,6 +36,12 @@ pub enum AccessError {
         /// What the algorithm says.
         why: String,
     },
+    /// A token can't be signed.
+    #[error("the token cannot be signed: {why}")]
+    Signing {
+        /// What the library says.
+        why: String,
+    },
     /// The one who asks may not.
     #[error("{who} may not do this")]
     Forbidden {
@@ -139,6 +145,7 @@ impl AccessError {
             Self::Htpasswd { .. } => "htpasswd_unreadable",
             Self::State(error) => error.code(),
             Self::Hashing { .. } => "password_hashing_failed",
+            Self::Signing { .. } => "token_signing_failed",
             Self::Forbidden { .. } => "forbidden",
             Self::NameInvalid { .. } => "account_name_invalid",
             Self::SubjectInvalid { .. } => "subject_invalid",

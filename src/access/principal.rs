@@ -69,6 +69,8 @@ pub enum Principal {
     },
     /// The holder of an API token.
     Token {
+        /// By which it is revoked; `admin` for the one in the keys folder.
+        id: Arc<str>,
         /// `<owner>/<name>`; `admin` for the one in the keys folder.
         name: Arc<str>,
         /// The user who owns it; nobody owns the one in the keys folder.
@@ -195,10 +197,9 @@ impl Principal {
             Self::Peer { .. } => Reach::Below(Vec::new()),
             Self::Token { grants, scopes, .. } => {
                 let reach = grants.reach(Right::Pull);
-                scopes.as_ref().map_or_else(
-                    || reach.clone(),
-                    |scopes| reach.intersection(&scopes.reach(Right::Pull)),
-                )
+                scopes
+                    .as_ref()
+                    .map_or_else(|| reach.clone(), |scopes| reach.intersection(&scopes.reach(Right::Pull)))
             }
             Self::Bearer(bearer) => bearer.subject.reach(),
         }
@@ -295,7 +296,14 @@ mod tests {
     }
 
     fn token(role: Role, grants: Grants, scopes: Option<Grants>) -> Principal {
-        Principal::Token { name: "ann/ci".into(), owner: Some("ann".into()), role, grants, scopes }
+        Principal::Token {
+            id: "7".into(),
+            name: "ann/ci".into(),
+            owner: Some("ann".into()),
+            role,
+            grants,
+            scopes,
+        }
     }
 
     fn on(pattern: &str, rights: &str) -> Grants {

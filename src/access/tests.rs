@@ -31,6 +31,8 @@ impl World {
             keys_dir: folder.path().join("keys"),
             mode,
             htpasswd: htpasswd.map(Path::to_owned),
+            token_key: vec![7; 32],
+            token_life: Duration::from_mins(5),
             recorder: Arc::new(move |_, _, event| {
                 seen.lock().unwrap().push(event.clone());
                 Ok(())
@@ -61,7 +63,8 @@ async fn the_token_is_made_once_and_only_it_matches() {
     drop(access);
     let again = World::on(folder, Mode::Token, None).await.access;
     assert!(again.token(&token).is_some_and(|who| who.may(Action::Administer)));
-    for wrong in ["", "pty_", &token[1..], &token.to_uppercase(), &format!("{token}x"), &format!("{token}\n")] {
+    for wrong in ["", "pty_", &token[1..], &token.to_uppercase(), &format!("{token}x"), &format!("{token}\n")]
+    {
         assert_eq!(again.token(wrong), None, "{wrong}");
     }
 }
@@ -110,4 +113,224 @@ async fn nobody_known_may_what_the_mode_and_the_grants_say() {
     world.access.grant(&root(), &Subject::Anonymous, &Pattern::parse("local").unwrap(), pull).await.unwrap();
     let anonymous = world.access.anonymous();
     assert!(anonymous.may_in(Right::Pull, &repo) && !anonymous.may_in(Right::Push, &repo));
+}
+
+async fn user(world: &World, who: &str, password: &str) {
+    let new = NewUser { name: name(who), password: Some(password.to_owned()), role: Role::Nobody };
+    world.access.create_user(&root(), new).await.unwrap();
+}
+
+async fn login(world: &World, user: &str, password: &str) -> Result<Principal, Refused> {
+    world.access.identify(Shown::Basic { user, password }, None).await
+}
+
+fn repo(text: &str) -> crate::names::RepoName {
+    crate::names::RepoName::parse(text).unwrap()
+}
+
+fn pattern(text: &str) -> Pattern {
+    Pattern::parse(text).unwrap()
+}
+
+#[tokio::test]
+async fn a_password_counts_until_it_is_changed_or_its_user_is_gone() {
+    let world = World::new(Mode::Token).await;
+    user(&world, "ann", "first password").await;
+    assert_eq!(login(&world, "ann", "first password").await.unwrap().label(), "user:ann");
+    let computed = world.access.login_counts().passed;
+    login(&world, "ann", "first password").await.unwrap();
+    assert_eq!(world.access.login_counts().passed, computed, "the second time nothing is computed");
+    let ann = login(&world, "ann", "first password").await.unwrap();
+    let change = UserChange { password: Some("second password".to_owned()), ..UserChange::default() };
+    world.access.update_user(&ann, &name("ann"), change).await.unwrap();
+    assert_eq!(
+        login(&world, "ann", "first password").await,
+        Err(Refused::Wrong),
+        "what was remembered is void"
+    );
+    login(&world, "ann", "second password").await.unwrap();
+    let off = |disabled| UserChange { disabled: Some(disabled), ..UserChange::default() };
+    world.access.update_user(&root(), &name("ann"), off(true)).await.unwrap();
+    assert_eq!(login(&world, "ann", "second password").await, Err(Refused::Wrong));
+    world.access.update_user(&root(), &name("ann"), off(false)).await.unwrap();
+    login(&world, "ann", "second password").await.unwrap();
+    world.access.delete_user(&root(), &name("ann")).await.unwrap();
+    assert_eq!(login(&world, "ann", "second password").await, Err(Refused::Wrong));
+    let actions: Vec<&str> = world.events.lock().unwrap().iter().map(|event| event.action).collect();
+    for action in ["access.user.create", "access.user.change", "access.user.delete", "access.login"] {
+        assert!(actions.contains(&action), "{action}");
+    }
+    let told = format!("{:?}", world.events.lock().unwrap());
+    assert!(!told.contains("first password") && !told.contains("second password"));
+}
+
+#[tokio::test]
+async fn who_is_wrong_too_often_is_limited_and_who_was_right_is_not() {
+    let world = World::new(Mode::Token).await;
+    user(&world, "ann", "the password").await;
+    login(&world, "ann", "the password").await.unwrap();
+    let attempts = (0..8).map(|one| {
+        let access = world.access.clone();
+        async move {
+            let password = format!("wrong {one}");
+            access.identify(Shown::Basic { user: "ann", password: &password }, None).await
+        }
+    });
+    let began = std::time::Instant::now();
+    for outcome in futures_util::future::join_all(attempts).await {
+        assert_eq!(outcome, Err(Refused::Wrong));
+    }
+    assert!(began.elapsed() >= Duration::from_secs(2), "failures are delayed");
+    let limited = login(&world, "ann", "wrong again").await;
+    assert!(matches!(limited, Err(Refused::TooMany { .. })), "{limited:?}");
+    // Neither a password that is known to be right nor an API token is in the way of it.
+    login(&world, "ann", "the password").await.unwrap();
+    world.clock.advance(Duration::from_mins(6));
+    assert!(matches!(login(&world, "ann", "the password").await, Ok(_)), "forgiven by the minute");
+    let counts = world.access.login_counts();
+    assert_eq!((counts.wrong, counts.limited), (8, 1));
+}
+
+#[tokio::test]
+async fn what_is_written_is_there_after_a_start_and_what_is_deleted_is_gone_with_all_it_had() {
+    let world = World::new(Mode::Token).await;
+    user(&world, "ann", "the password").await;
+    let (access, by) = (&world.access, root());
+    let pull = Rights::of(&[Right::Pull]);
+    access.add_member(&by, &name("team"), &name("ann")).await.unwrap();
+    access.grant(&by, &Subject::User(name("ann")), &pattern("local/own"), Rights::ALL).await.unwrap();
+    access.grant(&by, &Subject::Group(name("team")), &pattern("local/team"), pull).await.unwrap();
+    let new = NewToken {
+        owner: name("ann"),
+        name: name("ci"),
+        expires_in: Some(Duration::from_hours(1)),
+        scopes: vec![Scope { pattern: pattern("local"), rights: pull }],
+        role: None,
+    };
+    let made = access.create_token(&by, new.clone()).await.unwrap();
+    assert_eq!(access.create_token(&by, new).await.err().unwrap().code(), "token_exists");
+    let World { folder, access, .. } = world;
+    access.0.state.close().await.unwrap();
+    drop(access);
+    let bytes = fs_err::read(folder.path().join("state.redb")).unwrap();
+    for secret in [made.secret.as_bytes(), b"the password"] {
+        assert!(!bytes.windows(secret.len()).any(|part| part == secret), "a secret lies in the state");
+    }
+    let world = World::on(folder, Mode::Token, None).await;
+    let ann = login(&world, "ann", "the password").await.unwrap();
+    assert!(ann.may_in(Right::Admin, &repo("local/own")) && ann.may_in(Right::Pull, &repo("local/team/x")));
+    assert!(!ann.may_in(Right::Push, &repo("local/team/x")));
+    let token = world.access.token(&made.secret).unwrap();
+    assert!(token.may_in(Right::Pull, &repo("local/own")) && !token.may_in(Right::Push, &repo("local/own")));
+    world.clock.advance(Duration::from_hours(1));
+    assert_eq!(world.access.token(&made.secret), None, "it has expired");
+    world.access.delete_user(&root(), &name("ann")).await.unwrap();
+    user(&world, "ann", "the password").await;
+    let again = login(&world, "ann", "the password").await.unwrap();
+    assert!(
+        again.reach().is_empty() && world.access.tokens(None).is_empty() && world.access.groups().is_empty()
+    );
+}
+
+#[tokio::test]
+async fn only_administrators_change_accounts_and_users_themselves() {
+    let world = World::new(Mode::Token).await;
+    user(&world, "ann", "the password").await;
+    let ann = login(&world, "ann", "the password").await.unwrap();
+    let token = |owner: &str| NewToken {
+        owner: name(owner),
+        name: name("t"),
+        expires_in: None,
+        scopes: Vec::new(),
+        role: None,
+    };
+    let own = world.access.create_token(&ann, token("ann")).await.unwrap();
+    let holder = world.access.token(&own.secret).unwrap();
+    let password = || UserChange { password: Some("another one".to_owned()), ..UserChange::default() };
+    let role = UserChange { role: Some(Role::Administrator), ..UserChange::default() };
+    let anonymous = world.access.anonymous();
+    let forbidden = |refused: AccessError| assert_eq!(refused.code(), "forbidden");
+    forbidden(world.access.update_user(&ann, &name("ann"), role).await.unwrap_err());
+    forbidden(world.access.update_user(&holder, &name("ann"), password()).await.unwrap_err());
+    forbidden(world.access.create_token(&holder, token("ann")).await.err().unwrap());
+    forbidden(world.access.create_token(&ann, token("bob")).await.err().unwrap());
+    forbidden(world.access.delete_user(&ann, &name("ann")).await.unwrap_err());
+    forbidden(world.access.revoke_token(&anonymous, &own.view.id).await.unwrap_err());
+    let all = Pattern::All;
+    forbidden(world.access.grant(&ann, &Subject::User(name("ann")), &all, Rights::ALL).await.unwrap_err());
+    world.access.revoke_token(&holder, &own.view.id).await.unwrap();
+    assert_eq!(world.access.token(&own.secret), None);
+}
+
+#[tokio::test]
+async fn users_of_the_file_come_and_go_with_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("htpasswd");
+    let hash = bcrypt::hash("file password", 4).unwrap();
+    fs_err::write(&file, format!("fay:{hash}\n")).unwrap();
+    let world = World::on(folder, Mode::Token, Some(&file)).await;
+    let subject = Subject::User(name("fay"));
+    world.access.grant(&root(), &subject, &pattern("local"), Rights::of(&[Right::Pull])).await.unwrap();
+    let fay = login(&world, "fay", "file password").await.unwrap();
+    assert!(fay.may_in(Right::Pull, &repo("local/a")));
+    let change = world.access.update_user(&root(), &name("fay"), UserChange::default()).await.unwrap_err();
+    assert_eq!(change.code(), "user_of_file");
+    fs_err::write(&file, "").unwrap();
+    let deadline = std::time::Instant::now() + Duration::from_secs(20);
+    while world.access.user("fay").is_some() {
+        assert!(std::time::Instant::now() < deadline, "the file is not read again");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(login(&world, "fay", "file password").await, Err(Refused::Wrong), "also what was remembered");
+}
+
+#[tokio::test]
+async fn a_bearer_is_worth_what_it_says_and_what_its_subject_may_now() {
+    let world = World::new(Mode::Token).await;
+    user(&world, "ann", "the password").await;
+    let subject = Subject::User(name("ann"));
+    let rights = Rights::of(&[Right::Pull, Right::Push]);
+    world.access.grant(&root(), &subject, &pattern("local"), rights).await.unwrap();
+    let ann = login(&world, "ann", "the password").await.unwrap();
+    let texts = [
+        "repository:local/a:pull,push,delete repository:host:5000/local/b:pull",
+        "repository:packages/x:pull",
+    ];
+    let resolve = |name: &str| crate::names::RepoName::parse(name).ok();
+    let issue = |who: &Principal, offline| {
+        world.access.issue(who, &AskedScope::parse_all(texts), resolve, offline).unwrap()
+    };
+    let issued = issue(&ann, true);
+    assert_eq!(issued.scope, "repository:local/a:pull,push repository:host:5000/local/b:pull");
+    let bearer = |token: &str| world.access.bearer(token);
+    let held = bearer(&issued.token).unwrap();
+    assert_eq!((held.label().as_str(), held.may(Action::ReadStatus)), ("user:ann", false));
+    assert!(held.may_in(Right::Push, &repo("local/a")) && held.may_in(Right::Pull, &repo("local/b")));
+    assert!(!held.may_in(Right::Delete, &repo("local/a")) && !held.may_in(Right::Pull, &repo("local/a/c")));
+    assert!(held.could_in(Right::Push, &repo("local/c")) && !held.could_in(Right::Pull, &repo("packages/x")));
+    // Neither kind of token stands for the other, and no letter of it may be another.
+    let refresh = issued.refresh.clone().unwrap();
+    assert!(bearer(&refresh).is_none() && world.access.refreshed(&issued.token).is_none());
+    let mut forged = issued.token.clone().into_bytes();
+    let middle = forged.len() / 2;
+    forged[middle] = if forged[middle] == b'A' { b'B' } else { b'A' };
+    assert!(bearer(std::str::from_utf8(&forged).unwrap()).is_none());
+    let none = issued.token.split('.').nth(1).unwrap();
+    assert!(bearer(&format!("eyJhbGciOiJub25lIn0.{none}.")).is_none(), "unsigned");
+    // Taking a right back counts at once; so does the end of the user's credentials.
+    world.access.grant(&root(), &subject, &pattern("local"), Rights::of(&[Right::Pull])).await.unwrap();
+    assert!(!bearer(&issued.token).unwrap().may_in(Right::Push, &repo("local/a")));
+    let change = UserChange { password: Some("another one".to_owned()), ..UserChange::default() };
+    world.access.update_user(&root(), &name("ann"), change).await.unwrap();
+    assert!(bearer(&issued.token).is_none() && world.access.refreshed(&refresh).is_none());
+    let ann = login(&world, "ann", "another one").await.unwrap();
+    let later = issue(&ann, true);
+    world.clock.advance(Duration::from_secs(299));
+    assert!(bearer(&later.token).is_some());
+    world.clock.advance(Duration::from_secs(1));
+    assert!(bearer(&later.token).is_none(), "it has expired");
+    assert_eq!(world.access.refreshed(&later.refresh.unwrap()).unwrap().label(), "user:ann");
+    let nobody = issue(&world.access.anonymous(), true);
+    assert!(nobody.refresh.is_none() && nobody.scope.is_empty());
+    assert!(bearer(&nobody.token).unwrap().is_anonymous());
 }

@@ -12,7 +12,7 @@ use crate::callback::Signer;
 use crate::changes::{Changes, TaskSet};
 use crate::config::{self, AuthMode, Config};
 use crate::install::{InstallParts, Installer};
-use crate::keys::CallbackRing;
+use crate::keys::{CallbackRing, TokenKey};
 use crate::names::{Clock, Faults, Millis, Random, SystemClock, SystemRandom};
 use crate::registry::{Registry, RegistryParts};
 use crate::runner::Embedded;
@@ -84,9 +84,14 @@ pub async fn serve(
             AuthMode::Token => Mode::Token,
         },
         htpasswd: config.auth_htpasswd.clone(),
+        token_key: TokenKey::open(&keys_dir, random.as_ref())?.bytes().to_vec(),
+        token_life: Duration::from_secs(config.auth_token_ttl_seconds),
         recorder: Arc::new(record),
     })
     .await?;
+    if config.auth_mode == AuthMode::None {
+        tracing::info!(listen = %config.listen, "nobody is asked who they are (auth.mode none), which only loopback allows");
+    }
     let ring = CallbackRing::open(
         &keys_dir,
         config.callback.signing_key.as_ref().map(config::Secret::expose),

@@ -64,7 +64,7 @@ impl CallbackRing {
     }
 }
 
-fn fresh(random: &dyn Random) -> String {
+pub(super) fn fresh(random: &dyn Random) -> String {
     let mut bytes = [0_u8; 32];
     random.fill(&mut bytes);
     URL_SAFE_NO_PAD.encode(bytes)

@@ -2,7 +2,7 @@
 
 use super::naming::digest;
 use super::{Registry, RegistryError};
-use crate::access::{Action, Principal};
+use crate::access::{Principal, Right};
 use crate::audit;
 use crate::blobs::Reader;
 use crate::names::{Digest, RepoName};
@@ -27,7 +27,7 @@ impl Registry {
     /// # Errors
     /// [`RegistryError::BlobUnknown`] when the repository does not hold it.
     pub async fn blob(&self, who: &Principal, name: &str, text: &str) -> Result<BlobFound, RegistryError> {
-        let repo = self.0.repository(who, Action::Pull, name)?;
+        let repo = self.0.repository(who, Right::Pull, name)?;
         let digest = digest(text)?;
         let key = (repo.clone(), digest.clone());
         let at = self.0.state.read(move |view| repos::blob_at(view, &key.0, &key.1)).await?;
@@ -73,7 +73,7 @@ impl Registry {
     }
 
     pub(super) fn deletable(&self, who: &Principal, name: &str) -> Result<RepoName, RegistryError> {
-        let repo = self.0.repository(who, Action::DeleteContent, name)?;
+        let repo = self.0.repository(who, Right::Delete, name)?;
         if self.0.config.delete { Ok(repo) } else { Err(RegistryError::Unsupported { what: "deleting" }) }
     }
 }

@@ -122,6 +122,9 @@ pub enum RegistryError {
     /// Somebody who has shown no credentials needs some.
     #[error("this needs credentials")]
     Unauthorized,
+    /// The token shown is for less than this.
+    #[error("the token does not cover this")]
+    InsufficientScope,
     /// Not allowed to this principal, or to nobody.
     #[error("{why}")]
     Denied {
@@ -172,7 +175,7 @@ impl RegistryError {
             Self::PreconditionFailed => "PRECONDITION_FAILED",
             Self::ManifestBlobUnknown { .. } => "MANIFEST_BLOB_UNKNOWN",
             Self::NumberInvalid { .. } => "PAGINATION_NUMBER_INVALID",
-            Self::Unauthorized => "UNAUTHORIZED",
+            Self::Unauthorized | Self::InsufficientScope => "UNAUTHORIZED",
             Self::Denied { .. } | Self::TagImmutable { .. } => "DENIED",
             Self::Unsupported { .. } => "UNSUPPORTED",
             Self::TooManyUploads => "TOOMANYREQUESTS",
@@ -195,9 +198,8 @@ impl RegistryError {
             Self::OutOfOrder { .. } | Self::Interrupted | Self::BodyBroken(_) => {
                 Some("GET the upload's location tells where to go on")
             }
-            Self::Unauthorized => {
-                Some("show a token as `Authorization: Bearer pty_…`, or as the password of Basic")
-            }
+            Self::Unauthorized => Some("log in with a name and a password or API token (`pty_…`)"),
+            Self::InsufficientScope => Some("ask the token service for the scope in `WWW-Authenticate`"),
             Self::ManifestBlobUnknown { .. } => Some("push the blobs and child manifests first"),
             _ => None,
         }

@@ -1,8 +1,8 @@
 //! Lists, a page at a time: tags and the catalogue.
 
-use super::naming::allow;
+use super::naming::may_list;
 use super::{Registry, RegistryError};
-use crate::access::{Action, Principal};
+use crate::access::{Principal, Reach, Right};
 use crate::names::RepoName;
 use crate::repos;
 
@@ -60,8 +60,9 @@ impl Registry {
     /// The [`RegistryError`] that the pull would end with.
     pub fn check_pull(&self, who: &Principal, name: Option<&str>) -> Result<(), RegistryError> {
         match name {
-            Some(name) => self.0.repository(who, Action::Pull, name).map(drop),
-            None => allow(who, Action::Pull),
+            Some(name) => self.0.repository(who, Right::Pull, name).map(drop),
+            None if who.needs_credentials() => Err(RegistryError::Unauthorized),
+            None => Ok(()),
         }
     }
 
@@ -76,7 +77,7 @@ impl Registry {
         n: Option<&str>,
         last: Option<String>,
     ) -> Result<Page, RegistryError> {
-        let repo = self.0.repository(who, Action::Pull, name)?;
+        let repo = self.0.repository(who, Right::Pull, name)?;
         let size = Size::asked(n)?;
         let (key, read) = (repo.clone(), size.to_read());
         let tags = self.0.state.read(move |view| repos::tags(view, &key, last.as_deref(), read)).await?;
@@ -94,10 +95,18 @@ impl Registry {
         n: Option<&str>,
         last: Option<String>,
     ) -> Result<Page, RegistryError> {
-        allow(who, Action::Pull)?;
+        may_list(who)?;
         let size = Size::asked(n)?;
         let read = size.to_read();
-        let names = self.0.state.read(move |view| repos::catalogue(view, last.as_deref(), read)).await?;
+        let reach = who.reach();
+        let names = self
+            .0
+            .state
+            .read(move |view| match &reach {
+                Reach::Everything => repos::catalogue(view, last.as_deref(), read),
+                Reach::Below(names) => repos::catalogue_below(view, names, last.as_deref(), read),
+            })
+            .await?;
         Ok(size.page(None, names.iter().map(ToString::to_string).collect()))
     }
 }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::blobs::event;
 use super::{Conditions, Registry, RegistryError};
-use crate::access::{Action, Principal};
+use crate::access::{Principal, Right};
 use crate::audit;
 use crate::blobs::INLINE_BYTES;
 use crate::names::{Algorithm, Digest, Reference, RepoName, Tag};
@@ -55,7 +55,7 @@ impl Registry {
         name: &str,
         asked: PutManifest<'_>,
     ) -> Result<ManifestPut, RegistryError> {
-        let repo = self.0.repository(who, Action::Push, name)?;
+        let repo = self.0.repository(who, Right::Push, name)?;
         let PutManifest { reference, tags, content_type, conditions, bytes } = asked;
         if bytes.len() as u64 > self.0.manifest_cap_bytes {
             return Err(RegistryError::ManifestTooLarge { cap: self.0.manifest_cap_bytes });
@@ -128,7 +128,7 @@ impl Registry {
         name: &str,
         reference: &str,
     ) -> Result<StoredManifest, RegistryError> {
-        let repo = self.0.repository(who, Action::Pull, name)?;
+        let repo = self.0.repository(who, Right::Pull, name)?;
         let asked = parse_asked(&repo, reference)?;
         let key = repo.clone();
         let found = self.0.state.read(move |view| repos::get_manifest(view, &key, &asked)).await?;

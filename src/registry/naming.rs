@@ -1,22 +1,36 @@
 //! Which repository a name means, and who may do what there.
 
-use super::{Inner, RegistryError};
-use crate::access::{Action, Principal};
+use super::{Inner, Registry, RegistryError};
+use crate::access::{Principal, Right};
 use crate::names::{Digest, RepoName};
 use crate::repos::Writer;
 
+impl Registry {
+    /// The repository that a name means, if there is such; not whether it holds anything.
+    #[must_use]
+    pub fn meaning(&self, name: &str) -> Option<RepoName> {
+        self.0.resolve(name).ok()
+    }
+}
+
 impl Inner {
-    /// The repository that `who` may do `action` in. Rights come first, so that who has none learns nothing.
+    /// The repository that `who` has the right in. Rights come first, so that who has none learns nothing.
     pub(super) fn repository(
         &self,
         who: &Principal,
-        action: Action,
+        right: Right,
         name: &str,
     ) -> Result<RepoName, RegistryError> {
-        allow(who, action)?;
-        let repo = self.resolve(name)?;
-        if matches!(action, Action::Push | Action::DeleteContent)
-            && !self.repositories.writable(&repo, Writer::Client)
+        let resolved = self.resolve(name);
+        let meant = resolved.as_ref().ok().cloned().or_else(|| RepoName::parse(name).ok());
+        match &meant {
+            Some(meant) if who.may_in(right, meant) => {}
+            Some(meant) => return Err(refusal(who, right, meant, name)),
+            None if who.needs_credentials() => return Err(RegistryError::Unauthorized),
+            None => {}
+        }
+        let repo = resolved?;
+        if matches!(right, Right::Push | Right::Delete) && !self.repositories.writable(&repo, Writer::Client)
         {
             return Err(RegistryError::Denied { why: "only Pantry itself writes to this repository" });
         }
@@ -29,21 +43,40 @@ impl Inner {
         if self.repositories.exists(repo.root()) {
             return Ok(repo);
         }
-        let unknown = || RegistryError::NameUnknown { name: name.chars().take(255).collect() };
-        let default = self.config.default_repository.as_deref().ok_or_else(unknown)?;
+        let default = self.config.default_repository.as_deref().ok_or_else(|| unknown(name))?;
         let repo = RepoName::parse(&format!("{default}/{name}")).map_err(RegistryError::NameInvalid)?;
-        if self.repositories.exists(repo.root()) { Ok(repo) } else { Err(unknown()) }
+        if self.repositories.exists(repo.root()) { Ok(repo) } else { Err(unknown(name)) }
     }
 }
 
-/// Refuses who may not: with the demand for credentials when none were shown.
-pub(super) fn allow(who: &Principal, action: Action) -> Result<(), RegistryError> {
-    if who.may(action) {
-        return Ok(());
+/// Why somebody may not: without credentials they are asked for; who may not even pull is told what is told of a
+/// repository that is not there.
+fn refusal(who: &Principal, right: Right, repo: &RepoName, name: &str) -> RegistryError {
+    if who.needs_credentials() {
+        RegistryError::Unauthorized
+    } else if who.is_bearer() && (who.could_in(right, repo) || who.is_anonymous()) {
+        // Another token would do; of nobody known it is not said what somebody could.
+        RegistryError::InsufficientScope
+    } else if who.could_in(Right::Pull, repo) {
+        RegistryError::Denied { why: "your rights in this repository do not allow this" }
+    } else {
+        unknown(name)
     }
-    match who {
-        Principal::Anonymous { .. } => Err(RegistryError::Unauthorized),
-        _ => Err(RegistryError::Denied { why: "your role does not allow this" }),
+}
+
+/// That no repository of this name is there, for this caller.
+fn unknown(name: &str) -> RegistryError {
+    RegistryError::NameUnknown { name: name.chars().take(255).collect() }
+}
+
+/// Refuses who may not list repositories.
+pub(super) fn may_list(who: &Principal) -> Result<(), RegistryError> {
+    if who.may_list() {
+        Ok(())
+    } else if who.is_bearer() {
+        Err(RegistryError::InsufficientScope)
+    } else {
+        Err(RegistryError::Unauthorized)
     }
 }
 

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::manifests::parse;
 use super::naming::digest;
 use super::{Registry, RegistryError};
-use crate::access::{Action, Principal};
+use crate::access::{Principal, Right};
 use crate::names::{Digest, Reference, RepoName};
 use crate::repos::{self, Referrer};
 
@@ -86,7 +86,7 @@ impl Registry {
         artifact_type: Option<&str>,
         last: Option<&str>,
     ) -> Result<ReferrersPage, RegistryError> {
-        let repo = match self.0.repository(who, Action::Pull, name) {
+        let repo = match self.0.repository(who, Right::Pull, name) {
             Ok(repo) => Some(repo),
             Err(RegistryError::NameUnknown { .. }) => None,
             Err(other) => return Err(other),

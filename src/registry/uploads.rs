@@ -5,7 +5,7 @@ use futures_util::StreamExt as _;
 use super::naming::digest;
 use super::sessions::{Held, Purpose, forget};
 use super::{Body, Inner, Registry, RegistryError, parse_content_range};
-use crate::access::{Action, Principal};
+use crate::access::{Principal, Right};
 use crate::blobs::{BlobError, Writer};
 use crate::names::{Digest, RepoName, UploadId};
 use crate::repos;
@@ -72,7 +72,7 @@ impl Registry {
     /// # Errors
     /// The [`RegistryError`] that the push would end with.
     pub fn check_push(&self, who: &Principal, name: &str) -> Result<(), RegistryError> {
-        self.0.repository(who, Action::Push, name).map(drop)
+        self.0.repository(who, Right::Push, name).map(drop)
     }
 
     /// Begins an upload, takes a whole blob, or mounts one.
@@ -86,7 +86,7 @@ impl Registry {
         asked: BeginUpload<'_>,
         body: Body,
     ) -> Result<Begun, RegistryError> {
-        let repo = self.0.repository(who, Action::Push, name)?;
+        let repo = self.0.repository(who, Right::Push, name)?;
         if let Some(algorithm) = asked.algorithm
             && !matches!(algorithm, "sha256" | "sha512")
         {
@@ -186,7 +186,7 @@ impl Registry {
 
 impl Inner {
     fn upload(&self, who: &Principal, name: &str, id: &str) -> Result<(RepoName, UploadId), RegistryError> {
-        let repo = self.repository(who, Action::Push, name)?;
+        let repo = self.repository(who, Right::Push, name)?;
         let id = UploadId::parse(id).map_err(|_| RegistryError::UploadUnknown)?;
         Ok((repo, id))
     }
@@ -265,15 +265,16 @@ impl Inner {
         name: &Digest,
         from: Option<&str>,
     ) -> Result<bool, RegistryError> {
-        let candidates = if let Some(from) = from {
-            // A source that is no name, unknown, or not for the caller makes an ordinary upload, as the specification
-            // wants it.
-            self.repository(who, Action::Pull, from).into_iter().collect()
-        } else {
-            let key = name.clone();
-            let holders = self.state.read(move |view| repos::holders(view, &key, MAX_SCAN_ROWS)).await?;
-            let readable = |holder: &RepoName| self.repository(who, Action::Pull, holder.as_str()).is_ok();
-            holders.into_iter().filter(readable).take(MOUNT_CANDIDATES).collect::<Vec<_>>()
+        // A source that is no name, unknown, or not the caller's to read makes an ordinary upload, as the specification
+        // wants it; so nobody learns what others have.
+        let readable = |source: &RepoName| who.could_in(Right::Pull, source);
+        let candidates = match from {
+            Some(from) => self.resolve(from).ok().filter(readable).into_iter().collect(),
+            None => {
+                let key = name.clone();
+                let holders = self.state.read(move |view| repos::holders(view, &key, MAX_SCAN_ROWS)).await?;
+                holders.into_iter().filter(readable).take(MOUNT_CANDIDATES).collect::<Vec<_>>()
+            }
         };
         if candidates.is_empty() {
             return Ok(false);

@@ -70,6 +70,84 @@ pub fn images(
     Ok(found)
 }
 
+/// Rows that are read first of a range; most ranges of somebody with many are small.
+const FIRST_ROWS: usize = 16;
+
+/// The repositories of these names and below them, after `after`, as [`catalogue`]. The names are in order and none is
+/// below another. Costs a few rows a name and those that are listed, however many repositories there are.
+///
+/// # Errors
+/// [`StateError`] when the state cannot be read.
+pub fn catalogue_below(
+    view: &impl Read,
+    names: &[RepoName],
+    after: Option<&str>,
+    limit: usize,
+) -> Result<Vec<RepoName>, StateError> {
+    // In the order of names `a-b` stands between `a` and `a/b`: so each name makes two ranges, itself and what is below.
+    let mut ranges: Vec<(String, Option<RepoName>)> = Vec::with_capacity(2 * names.len());
+    for name in names {
+        ranges.push((name.to_string(), Some(name.clone())));
+        ranges.push((format!("{name}/"), None));
+    }
+    ranges.sort_unstable();
+    let mut found: Vec<RepoName> = Vec::new();
+    let after = after.map(cursor);
+    for (range, alone) in ranges {
+        if found.len() >= limit {
+            break;
+        }
+        match alone {
+            Some(name) => {
+                if after.as_deref().is_none_or(|after| after < name.as_str()) && exists(view, &name)? {
+                    found.push(name);
+                }
+            }
+            None => below(view, &range, after.as_deref(), limit, &mut found)?,
+        }
+    }
+    Ok(found)
+}
+
+/// The repositories whose names begin with `prefix`, up to `limit` in `found`.
+fn below(
+    view: &impl Read,
+    prefix: &str,
+    after: Option<&str>,
+    limit: usize,
+    found: &mut Vec<RepoName>,
+) -> Result<(), StateError> {
+    let mut from = prefix.to_owned();
+    if let Some(after) = after
+        && after > prefix
+    {
+        if !after.starts_with(prefix) {
+            return Ok(());
+        }
+        after.clone_into(&mut from);
+    }
+    let mut rows = FIRST_ROWS;
+    loop {
+        let want = rows.min(limit - found.len());
+        if want == 0 {
+            return Ok(());
+        }
+        let page = view.scan(&CATALOGUE, &Scan::all().after(&from), want)?;
+        let whole = page.len() == want;
+        for (name, _) in page {
+            if !name.as_str().starts_with(prefix) {
+                return Ok(());
+            }
+            name.as_str().clone_into(&mut from);
+            found.push(name);
+        }
+        if !whole {
+            return Ok(());
+        }
+        rows = limit;
+    }
+}
+
 /// The text as the key of a cursor: longer ones are cut where no name reaches, which keeps their place in the order.
 pub(super) fn cursor(text: &str) -> String {
     text.chars().take(CURSOR_CHARACTERS).collect()

@@ -44,6 +44,13 @@ pub(super) enum Connection {
     },
 }
 
+impl Connection {
+    /// Whether nobody between the two ends can read along.
+    pub(super) fn is_secure(&self) -> bool {
+        matches!(self, Self::Local { .. })
+    }
+}
+
 /// What all connections of a server share.
 #[derive(Clone)]
 pub(super) struct Serving {

@@ -7,11 +7,14 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::response::{IntoResponse, Response};
 use http::{HeaderName, HeaderValue, StatusCode, header};
 use serde_json::{Value, json};
 
+use super::challenge::Challenge;
+use crate::access::AccessError;
 use crate::blobs::BlobError;
 use crate::changes::ChangeError;
 use crate::install::InstallRefusal;
@@ -19,9 +22,6 @@ use crate::names::NameError;
 use crate::registry::{RegistryError, RepositoryError};
 use crate::state::StateError;
 use crate::store::{RefusalKind, StoreRefusal};
-
-/// How somebody without credentials is asked for some.
-const CHALLENGE: HeaderValue = HeaderValue::from_static("Basic realm=\"pantry\"");
 
 /// An error on its way to a client.
 #[derive(Debug)]
@@ -33,6 +33,7 @@ struct Inner {
     problem: Problem,
     headers: Vec<(HeaderName, HeaderValue)>,
     internal: Option<String>,
+    challenge: Option<Challenge>,
 }
 
 /// What the client is told; travels in the response's extensions until `observe` writes the body.
@@ -59,7 +60,7 @@ impl ApiError {
     ) -> Self {
         let problem =
             Problem { code: code.into(), detail: detail.into(), hint: None, more: serde_json::Map::new() };
-        Self(Box::new(Inner { status, problem, headers: Vec::new(), internal: None }))
+        Self(Box::new(Inner { status, problem, headers: Vec::new(), internal: None, challenge: None }))
     }
 
     pub(super) fn hint(mut self, hint: impl Into<String>) -> Self {
@@ -182,8 +183,22 @@ impl ApiError {
     }
 
     fn challenged(mut self) -> Self {
-        self.0.headers.push((header::WWW_AUTHENTICATE, CHALLENGE));
+        self.0.challenge = Some(Challenge::default());
         self
+    }
+
+    /// Tells a client why its token is not enough, without which some never ask for another one.
+    pub(super) fn token_error(mut self, error: &'static str) -> Self {
+        self.0.challenge = Some(Challenge { error: Some(error) });
+        self
+    }
+
+    pub(super) fn too_many_attempts(code: &'static str, retry_after: Duration) -> Self {
+        let seconds = retry_after.as_millis().div_ceil(1000).max(1);
+        let detail = "there were too many wrong credentials; these have not been looked at";
+        Self::new(StatusCode::TOO_MANY_REQUESTS, code, detail)
+            .hint("wait for the time in `Retry-After`, then show the right ones")
+            .with_header(header::RETRY_AFTER, &seconds.to_string())
     }
 
     pub(super) fn forbidden() -> Self {
@@ -215,13 +230,16 @@ impl ApiError {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let Inner { status, problem, headers, internal } = *self.0;
+        let Inner { status, problem, headers, internal, challenge } = *self.0;
         let mut response = status.into_response();
         for (name, value) in headers {
             response.headers_mut().append(name, value);
         }
         if let Some(internal) = internal {
             response.extensions_mut().insert(Internal(internal.into()));
+        }
+        if let Some(challenge) = challenge {
+            response.extensions_mut().insert(challenge);
         }
         response.extensions_mut().insert(problem);
         response
@@ -267,7 +285,7 @@ impl From<RegistryError> for ApiError {
             }
             E::OutOfOrder { .. } | E::RangeInvalid { .. } => StatusCode::RANGE_NOT_SATISFIABLE,
             E::ManifestTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
-            E::Unauthorized => StatusCode::UNAUTHORIZED,
+            E::Unauthorized | E::InsufficientScope => StatusCode::UNAUTHORIZED,
             E::Denied { .. } | E::TagImmutable { .. } => StatusCode::FORBIDDEN,
             E::TooManyTags { .. } => StatusCode::URI_TOO_LONG,
             E::PreconditionFailed => StatusCode::PRECONDITION_FAILED,
@@ -290,6 +308,7 @@ impl From<RegistryError> for ApiError {
                 .with_header(header::ACCEPT_RANGES, "bytes")
                 .with_header(header::CONTENT_RANGE, &format!("bytes */{size}")),
             E::Unauthorized => own.challenged(),
+            E::InsufficientScope => own.token_error("insufficient_scope"),
             E::TooManyUploads => own.with_header(header::RETRY_AFTER, "2"),
             _ => own,
         }
@@ -364,6 +383,30 @@ impl From<ChangeError> for ApiError {
                 .hint("GET /v1/changes lists them");
         }
         Self::internal("internal_error", &error)
+    }
+}
+
+impl From<AccessError> for ApiError {
+    fn from(error: AccessError) -> Self {
+        use AccessError as E;
+        let status = match error {
+            E::State(error) => return error.into(),
+            E::Forbidden { .. } => StatusCode::FORBIDDEN,
+            E::UserUnknown { .. }
+            | E::MemberUnknown { .. }
+            | E::TokenUnknown { .. }
+            | E::GrantUnknown { .. } => StatusCode::NOT_FOUND,
+            E::UserExists { .. } | E::UserOfFile { .. } | E::TokenExists { .. } | E::TooMany { .. } => {
+                StatusCode::CONFLICT
+            }
+            E::NameInvalid { .. }
+            | E::SubjectInvalid { .. }
+            | E::PasswordInvalid { .. }
+            | E::TokenInvalid { .. }
+            | E::GrantInvalid { .. } => StatusCode::UNPROCESSABLE_ENTITY,
+            _ => return Self::internal(error.code(), &error),
+        };
+        Self::new(status, error.code(), error.to_string()).maybe_hint(error.hint())
     }
 }
 

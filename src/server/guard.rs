@@ -8,6 +8,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use http::{HeaderMap, Method, header};
 
+use super::challenge::Asked;
 use super::connection::Connection;
 use super::errors::ApiError;
 use crate::config::Config;
@@ -19,6 +20,8 @@ pub(super) struct Guard {
     listen: IpAddr,
     /// `scheme://host[:port]` in lower case.
     public_origin: Option<String>,
+    /// Where clients are sent for tokens.
+    public_url: Option<String>,
 }
 
 impl Guard {
@@ -31,7 +34,7 @@ impl Guard {
             names.push(authority.host().to_ascii_lowercase());
             Some(format!("{}://{authority}", url.scheme_str()?).to_ascii_lowercase())
         });
-        Self { names, listen: config.listen.ip(), public_origin }
+        Self { names, listen: config.listen.ip(), public_origin, public_url: config.public_url.clone() }
     }
 
     /// Tells whether a `Host` names this server; `local` is the address that the connection came in on.
@@ -98,7 +101,7 @@ fn host_of(authority: &str) -> Option<&str> {
 }
 
 /// What the request calls this server: the one `Host`, or the authority of an absolute form.
-fn authority_of(request: &Request) -> Option<&str> {
+pub(super) fn authority_of(request: &Request) -> Option<&str> {
     if let Some(authority) = request.uri().authority() {
         return Some(authority.as_str());
     }
@@ -116,7 +119,13 @@ pub(super) async fn guard(State(guard): State<Arc<Guard>>, request: Request, nex
     };
     let authority = authority_of(&request);
     match guard.check(request.method(), request.uri().path(), authority, request.headers(), local) {
-        Ok(()) => next.run(request).await,
+        Ok(()) => {
+            // The name is one of ours, so it may stand in a challenge.
+            let asked = Asked::of(&request);
+            let mut response = next.run(request).await;
+            asked.answer(&mut response, guard.public_url.as_deref());
+            response
+        }
         Err(refusal) => refusal.into_response(),
     }
 }
@@ -132,6 +141,7 @@ mod tests {
             names: vec!["pantry.example".to_owned(), "host.docker.internal".to_owned()],
             listen: "192.0.2.7".parse().unwrap(),
             public_origin: Some("https://pantry.example".to_owned()),
+            public_url: None,
         }
     }
 

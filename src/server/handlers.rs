@@ -16,5 +16,6 @@ pub(super) mod repositories;
 pub(super) mod status;
 pub(super) mod submissions;
 pub(super) mod tags;
+pub(super) mod token;
 pub(super) mod uploads;
 pub(super) mod v2;

@@ -4,17 +4,18 @@ use std::sync::Arc;
 
 use axum::extract::DefaultBodyLimit;
 use axum::middleware::from_fn_with_state;
-use axum::routing::any;
+use axum::routing::{any, get};
 use axum::{Json, Router};
 use utoipa::OpenApi as _;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::app::App;
+use super::challenge::TOKEN_PATH;
 use super::errors::ApiError;
 use super::guard::{Guard, guard};
 use super::handlers::{
-    audit, changes, health, installed, metrics, packages, repositories, status, submissions, v2,
+    audit, changes, health, installed, metrics, packages, repositories, status, submissions, token, v2,
 };
 use super::observe::{Observer, observe};
 
@@ -51,6 +52,7 @@ fn described() -> OpenApiRouter<App> {
         .routes(routes!(status::show::show))
         .route("/v2", any(v2::base))
         .route("/v2/", any(v2::base))
+        .route(TOKEN_PATH, get(token::issue::issue).post(token::exchange::exchange))
         .route("/v2/{*rest}", any(v2::dispatch))
 }
 
@@ -64,7 +66,7 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
 pub(super) fn router(app: &App) -> Router {
     let (routes, description) = described().split_for_parts();
     let routes = routes
-        .route("/v1/openapi.json", axum::routing::get(move || std::future::ready(Json(description))))
+        .route("/v1/openapi.json", get(move || std::future::ready(Json(description))))
         .with_state(app.clone());
     let observer = Observer { metrics: app.metrics.clone(), random: app.parts.random.clone() };
     layered(routes, Guard::new(&app.config), observer)

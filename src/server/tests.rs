@@ -1,6 +1,7 @@
 //! The registry's part of the server, over real records and bytes in a temporary root.
 #![allow(clippy::unwrap_used)]
 
+mod accounts;
 mod changing;
 mod clients;
 mod hostile;
@@ -20,7 +21,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::FromRef;
-use axum::routing::any;
+use axum::routing::{any, get};
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, StatusCode};
 use http_body_util::BodyExt as _;
@@ -28,7 +29,7 @@ use serde_json::{Value, json};
 use tower::ServiceExt as _;
 
 use super::guard::Guard;
-use super::handlers::v2;
+use super::handlers::{token, v2};
 use super::metrics::Metrics;
 use super::observe::Observer;
 use super::router::layered;
@@ -74,6 +75,7 @@ struct World {
     clock: Arc<ManualClock>,
     state: State,
     registry: Registry,
+    access: Access,
     router: Router,
 }
 
@@ -139,26 +141,29 @@ impl World {
             keys_dir: root.join("keys"),
             mode,
             htpasswd: None,
+            token_key: vec![7; 32],
+            token_life: Duration::from_mins(5),
             recorder: Arc::new(|_, _, _| Ok(())),
         })
         .await
         .unwrap();
         let metrics = Metrics::new();
-        let shared = Shared { registry: registry.clone(), access, metrics: metrics.clone() };
+        let shared = Shared { registry: registry.clone(), access: access.clone(), metrics: metrics.clone() };
         let registry_routes = Router::new()
             .route("/v2/", any(v2::base))
+            .route("/v2/token", get(token::issue::issue).post(token::exchange::exchange))
             .route("/v2/{*rest}", any(v2::dispatch))
             .route("/panics", any(panics))
             .with_state(shared);
         let router = layered(registry_routes, Guard::new(&config), Observer { metrics, random });
-        Self { folder, clock, state, registry, router }
+        Self { folder, clock, state, registry, access, router }
     }
 
     /// Stops and starts again, as a new process would.
     async fn restart(self) -> Self {
-        let Self { folder, clock, state, registry, router } = self;
+        let Self { folder, clock, state, registry, access, router } = self;
         registry.close().await;
-        drop((registry, router));
+        drop((registry, access, router));
         state.close().await.unwrap();
         drop(state);
         Self::open(folder, clock, Mode::None).await

@@ -71,6 +71,7 @@ fn every_setting_can_be_given_by_its_variable() {
         let value = match setting.path {
             "listen" => "127.0.0.1:9",
             "auth.mode" => "token",
+            "auth.token_ttl_seconds" => "600",
             "runner.kind" => "github_actions",
             "runner.github_repository" => "a/b",
             "callback.previous_key_until" => "2026-01-31T12:00:00Z",

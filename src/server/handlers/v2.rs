@@ -6,7 +6,7 @@ use axum::response::{IntoResponse as _, Response};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 
 use super::{blobs, catalogue, extensions, manifests, referrers, tags, uploads};
-use crate::access::{Action, Principal};
+use crate::access::Principal;
 use crate::registry::Registry;
 use crate::server::caller::Caller;
 use crate::server::errors::ApiError;
@@ -15,7 +15,7 @@ use crate::server::observe::RouteLabel;
 use crate::server::v2_path::Target;
 
 pub(super) const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
-const API_VERSION: HeaderName = HeaderName::from_static("docker-distribution-api-version");
+pub(in crate::server) const API_VERSION: HeaderName = HeaderName::from_static("docker-distribution-api-version");
 
 /// A request to the registry: who, with which headers and query.
 pub(in crate::server) struct V2 {
@@ -70,7 +70,7 @@ impl V2 {
 pub(in crate::server) async fn base(caller: Caller, method: Method) -> Response {
     let answer = match method {
         Method::GET | Method::HEAD => caller
-            .require(Action::Pull)
+            .require_credentials()
             .map(|()| ([(header::CONTENT_TYPE, "application/json")], "{}").into_response()),
         _ => Err(method_not_allowed(Target::Base)),
     };
