@@ -7,6 +7,8 @@
 
 #[path = "appliance/accounts.rs"]
 mod accounts;
+#[path = "appliance/accounts_tokens.rs"]
+mod accounts_tokens;
 #[path = "appliance/bundles.rs"]
 mod bundles;
 #[path = "appliance/callbacks.rs"]

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::blobs::event;
 use super::{Conditions, Registry, RegistryError};
-use crate::access::{Principal, Right};
+use crate::access::{Action, Principal, Right};
 use crate::audit;
 use crate::blobs::INLINE_BYTES;
 use crate::names::{Algorithm, Digest, Reference, RepoName, Tag};

@@ -35,7 +35,8 @@ fn without_a_token_only_health_is_told() {
         let answer = http().get(format!("{url}{path}")).send().unwrap();
         assert_eq!(answer.status(), 401, "{path}");
         let challenge = answer.headers()["www-authenticate"].to_str().unwrap();
-        assert!(challenge.starts_with("Basic realm="), "{path}: {challenge}");
+        let scheme = if path.starts_with("/v2/") { "Bearer realm=" } else { "Basic realm=" };
+        assert!(challenge.starts_with(scheme), "{path}: {challenge}");
     }
     for path in ["/v1/submissions", "/v1/installed", "/v2/local/a/blobs/uploads/"] {
         let answer = http().post(format!("{url}{path}")).send().unwrap();
