@@ -53,7 +53,8 @@ impl KeyError {
         Some(match self {
             Self::File(file) => file.hint(),
             Self::TokenKeyTooShort { .. } => {
-                "remove keys/token-signing-key, so that a new one is made; clients then log in anew".to_owned()
+                "remove keys/token-signing-key, so that a new one is made; clients then log in anew"
+                    .to_owned()
             }
             Self::TooShort { .. } => "make one with `openssl rand -base64 32`".to_owned(),
         })

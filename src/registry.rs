@@ -24,9 +24,9 @@ mod manifests;
 mod naming;
 mod pulls;
 mod range;
+mod referrers;
 mod repositories;
 mod retention;
-mod referrers;
 mod sessions;
 mod uploads;
 
@@ -42,9 +42,9 @@ pub use error::RegistryError;
 pub use listing::Page;
 pub use manifests::{ManifestPut, PutManifest};
 pub use range::{ByteRange, ContentRange, parse_byte_range, parse_content_range};
+pub use referrers::ReferrersPage;
 pub use repositories::{RemovedRepository, RepositoryError, TagView};
 pub use retention::{RetentionEntry, RetentionSummary};
-pub use referrers::ReferrersPage;
 pub use uploads::{BeginUpload, Begun, BlobCreated, Chunk, Upload};
 
 use crate::blobs::Blobs;

@@ -15,7 +15,8 @@ use crate::server::observe::RouteLabel;
 use crate::server::v2_path::Target;
 
 pub(super) const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
-pub(in crate::server) const API_VERSION: HeaderName = HeaderName::from_static("docker-distribution-api-version");
+pub(in crate::server) const API_VERSION: HeaderName =
+    HeaderName::from_static("docker-distribution-api-version");
 
 /// A request to the registry: who, with which headers and query.
 pub(in crate::server) struct V2 {
