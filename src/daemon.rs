@@ -6,6 +6,7 @@
 //! starts after the port is bound, because the callback's address is known only then.
 
 mod bundle;
+mod certificate;
 mod compose;
 mod error;
 mod proof;

@@ -27,10 +27,14 @@ mod errors;
 mod extract;
 mod guard;
 mod handlers;
+mod handshake;
 mod metrics;
 mod observe;
+mod pace;
 mod router;
 mod socket;
+mod streams;
+mod transfer;
 mod v2_path;
 
 #[cfg(test)]

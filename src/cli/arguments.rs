@@ -37,6 +37,9 @@ pub(super) struct Global {
     /// The token for --host
     #[arg(long, global = true, env = "PANTRY_TOKEN", hide_env_values = true, value_name = "TOKEN")]
     pub(super) token: Option<String>,
+    /// Certificates to trust for --host in place of this machine's own, as a PEM file
+    #[arg(long, global = true, env = "PANTRY_CA", value_name = "FILE")]
+    pub(super) ca: Option<PathBuf>,
     /// How results are printed
     #[arg(long, global = true, value_enum, default_value_t = Format::Text)]
     pub(super) output: Format,

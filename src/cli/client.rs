@@ -25,10 +25,16 @@ impl Client {
         let builder = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none());
         let (builder, base, target, hint) = if let Some(url) = &global.host {
             let base = url.trim_end_matches('/').to_owned();
-            if !base.starts_with("http://") {
-                return Err(Failure::usage("host_not_supported", format!("{url} is not an http:// address")));
+            if !(base.starts_with("http://") || base.starts_with("https://")) {
+                let message = format!("{url} is not an https:// or http:// address");
+                return Err(Failure::usage("host_not_supported", message));
             }
-            (builder, base.clone(), base, "check --host, and that the server runs".to_owned())
+            let hint = if base.starts_with("https://") && global.ca.is_none() {
+                "check --host, and that the server runs; a certificate of the server's own is trusted by --ca FILE"
+            } else {
+                "check --host, and that the server runs"
+            };
+            (trusting(builder, global)?, base.clone(), base, hint.to_owned())
         } else {
             let root = root(global);
             let socket = root.join("run/pantry.sock");
@@ -108,6 +114,25 @@ impl Client {
         }
         Failure::unreachable(format!("cannot reach the daemon at {}: {reason}", self.target), &self.hint)
     }
+}
+
+/// Trusts the certificates that `--ca` names, and no others.
+pub(super) fn trusting(
+    builder: reqwest::ClientBuilder,
+    global: &Global,
+) -> Result<reqwest::ClientBuilder, Failure> {
+    let Some(path) = &global.ca else { return Ok(builder) };
+    let unusable = |why: String| {
+        Failure::usage("ca_unusable", format!("{} cannot be used: {why}", path.display()))
+            .with_hint(Some("give a PEM file with certificates, such as the server's ca.pem".to_owned()))
+    };
+    let pem = fs_err::read(path).map_err(|error| unusable(error.to_string()))?;
+    let certificates =
+        reqwest::Certificate::from_pem_bundle(&pem).map_err(|error| unusable(error.to_string()))?;
+    if certificates.is_empty() {
+        return Err(unusable("it holds no certificate".to_owned()));
+    }
+    Ok(builder.tls_certs_only(certificates))
 }
 
 /// The root that the global options, the environment or the default name.

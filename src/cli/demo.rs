@@ -101,8 +101,8 @@ impl Walk {
         step("Submit: checks, lockfile, build, sandboxed test, signed callback, publication");
         self.pantry(&["submit", &package, "--watch"])?;
 
-        let id = text(&get(url, "/v1/submissions")?["items"][0], "id")?;
-        let submission = &get(url, &format!("/v1/submissions/{id}"))?;
+        let id = text(&self.get("/v1/submissions")?["items"][0], "id")?;
+        let submission = &self.get(&format!("/v1/submissions/{id}"))?;
         let reference = text(submission, "reference")?;
         let lockfile = text(submission, "lockfile")?;
         step("The lockfile that was resolved");
@@ -112,14 +112,14 @@ impl Walk {
         let (repository, tag) = reference
             .rsplit_once(':')
             .ok_or_else(|| Failure::local("demo_failed", "the submission names no reference"))?;
-        let manifest = get(url, &format!("/v2/{repository}/manifests/{tag}"))?;
+        let manifest = self.get(&format!("/v2/{repository}/manifests/{tag}"))?;
         say(&serde_json::to_string_pretty(&manifest).unwrap_or_default());
 
         let name = text(submission, "name")?;
         step("Install, and run the installed command");
         self.pantry(&["install", &name])?;
         self.pantry(&["list"])?;
-        let installed = get(url, "/v1/installed")?;
+        let installed = self.get("/v1/installed")?;
         let command = installed["items"][0]["commands"][0]
             .as_str()
             .ok_or_else(|| Failure::local("demo_failed", "the installed package has no command"))?
@@ -137,7 +137,7 @@ impl Walk {
 
     /// Runs the image where an engine is at hand, and compares what it prints with the installed command.
     fn engine(&self, url: &str, reference: &str, expected: &str) -> Result<(), Failure> {
-        let address = url.trim_start_matches("http://");
+        let address = url.rsplit('/').next().unwrap_or(url);
         let image = format!("{address}/{reference}");
         if self.quiet(Command::new("docker").arg("info")) {
             let printed =
@@ -243,7 +243,7 @@ impl Walk {
         })?;
         say(&line);
         line.split_whitespace()
-            .find(|word| word.starts_with("http://"))
+            .find(|word| word.starts_with("http://") || word.starts_with("https://"))
             .unwrap_or_default()
             .clone_into(&mut server.url);
         Ok(server)
@@ -255,6 +255,18 @@ impl Walk {
         command.arg("--root").arg(&self.root).args(arguments);
         say(&format!("$ pantry {}", arguments.join(" ")));
         self.run_shown(&mut command)
+    }
+
+    /// Reads a path over the server's own socket, which needs neither a token nor a certificate.
+    fn get(&self, path: &str) -> Result<Value, Failure> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let socket = self.root.join("run/pantry.sock");
+        let answer = runtime.block_on(async {
+            let client = reqwest::Client::builder().no_proxy().unix_socket(socket.as_path()).build()?;
+            client.get(format!("http://localhost{path}")).send().await?.error_for_status()?.bytes().await
+        });
+        let bytes = answer.map_err(|error| Failure::local("demo_failed", error.to_string()))?;
+        serde_json::from_slice(&bytes).map_err(|error| Failure::local("demo_failed", error.to_string()))
     }
 
     fn show(&self, command: &mut Command) -> Result<String, Failure> {
@@ -315,7 +327,9 @@ impl Walk {
         step("Yours to type next, in another terminal (Ctrl-C here ends the server and removes its root)");
         say(&format!("{root}/bin/{command} ada"));
         say(&format!("{program} --root {root} submit {} --preview", self.package.display()));
-        say(&format!("curl {url}/health"));
+        let trust = self.root.join("ca.pem");
+        let trust = if trust.exists() { format!("--cacert {} ", trust.display()) } else { String::new() };
+        say(&format!("curl {trust}{url}/health"));
     }
 }
 
@@ -339,16 +353,6 @@ fn first_dependency(package: &Path) -> Result<String, Failure> {
     let first = &value["packages"][0];
     let name = first.as_str().or(first["name"].as_str());
     Ok(name.unwrap_or("pip").split(['=', '<', '>', '~', '!', ' ', '[']).next().unwrap_or("pip").to_owned())
-}
-
-fn get(url: &str, path: &str) -> Result<Value, Failure> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let answer = runtime.block_on(async {
-        let client = reqwest::Client::builder().no_proxy().build()?;
-        client.get(format!("{url}{path}")).send().await?.error_for_status()?.bytes().await
-    });
-    let bytes = answer.map_err(|error| Failure::local("demo_failed", error.to_string()))?;
-    serde_json::from_slice(&bytes).map_err(|error| Failure::local("demo_failed", error.to_string()))
 }
 
 fn ended_well(status: ExitStatus, what: &str) -> Result<(), Failure> {

@@ -54,11 +54,24 @@ pub(super) fn run(global: &Global, options: &Serve) -> Result<(), Failure> {
 fn announce(ready: &Ready) {
     let _ = writeln!(
         std::io::stdout(),
-        "pantry is ready at http://{} (root {}, {} ms)",
-        ready.address,
+        "pantry is ready at {} (root {}, {} ms)",
+        ready.url,
         ready.root.display(),
         ready.ready_ms
     );
+    if let Some(tls) = &ready.tls {
+        let _ = match (&tls.authority_sha256, &tls.authority_file) {
+            (Some(authority), Some(file)) => {
+                writeln!(std::io::stdout(), "clients trust {file}, whose SHA-256 fingerprint is {authority}")
+            }
+            _ => writeln!(
+                std::io::stdout(),
+                "the certificate's SHA-256 fingerprint is {}; it ends {}",
+                tls.certificate_sha256,
+                tls.not_after
+            ),
+        };
+    }
     let _ = std::io::stdout().flush();
 }
 

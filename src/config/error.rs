@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use super::model::TlsMode;
 use super::secret::{MIN_KEY_BYTES, SecretFileError};
 
 /// What is wrong with the configuration; never carries the value of a secret.
@@ -105,6 +106,30 @@ pub enum ConfigError {
         /// The address.
         listen: SocketAddr,
     },
+    /// The mode of TLS lacks something.
+    #[error("tls.mode `{}` needs `{key}`", mode.as_str())]
+    TlsIncomplete {
+        /// The mode.
+        mode: TlsMode,
+        /// The setting that is missing.
+        key: &'static str,
+    },
+    /// Certificates by ACME are asked for, and this version does not speak it.
+    #[error("{origin}: this version of Pantry does not speak ACME, so tls.mode can't be `acme`")]
+    AcmeNotAvailable {
+        /// The flag, variable, or file with line, that gave it.
+        origin: String,
+    },
+    /// A setting of another mode of TLS is given, and would not be used.
+    #[error("`{key}` is set, and tls.mode `{}` does not use it", mode.as_str())]
+    TlsUnused {
+        /// The mode.
+        mode: TlsMode,
+        /// The setting.
+        key: &'static str,
+        /// The mode that uses it.
+        of: TlsMode,
+    },
     /// A signing key is too short to be one.
     #[error("{variable} has {found} bytes; a signing key needs {MIN_KEY_BYTES} at least")]
     ShortKey {
@@ -152,6 +177,9 @@ impl ConfigError {
             Self::Conflict { .. } | Self::RootInRootFile { .. } => "config_conflict",
             Self::SecretFile { .. } => "config_secret_unreadable",
             Self::OpenToAll { .. } => "auth_none_not_on_loopback",
+            Self::TlsIncomplete { .. } => "tls_not_configured",
+            Self::TlsUnused { .. } => "tls_setting_unused",
+            Self::AcmeNotAvailable { .. } => "tls_acme_not_available",
             Self::ShortKey { .. } => "callback_key_too_short",
             Self::PreviousKeyAlone => "callback_key_missing",
             Self::RunnerIncomplete { .. } | Self::CallbackNotPublic { .. } => "runner_not_configured",
@@ -183,6 +211,15 @@ impl ConfigError {
             Self::OpenToAll { .. } => {
                 "set auth.mode to `token` (PANTRY_AUTH_MODE=token), or listen on 127.0.0.1".into()
             }
+            Self::TlsIncomplete { key, .. } => {
+                format!("set `{key}`, or choose another tls.mode; docs/operations/tls.md describes them")
+            }
+            Self::AcmeNotAvailable { .. } => {
+                "let an ACME client of the machine keep the files, and name them with tls.mode `files`: they are \
+                 read again when they change"
+                    .into()
+            }
+            Self::TlsUnused { key, of, .. } => format!("remove `{key}`, or set tls.mode to `{}`", of.as_str()),
             Self::ShortKey { variable, .. } => {
                 format!("make one with `openssl rand -base64 32` and put it into {variable} on both sides")
             }

@@ -2,7 +2,7 @@
 
 use super::error::ConfigError;
 use super::load::is_loopback;
-use super::model::{AuthMode, Config, RunnerKind};
+use super::model::{AuthMode, Config, RunnerKind, TlsMode};
 use super::secret::MIN_KEY_BYTES;
 
 const CURRENT_KEY: &str = "PANTRY_CALLBACK_SIGNING_KEY";
@@ -18,6 +18,7 @@ pub fn guard(config: &Config) -> Result<(), ConfigError> {
     if config.auth_mode == AuthMode::None && !is_loopback(config.listen.ip()) {
         return Err(ConfigError::OpenToAll { listen: config.listen });
     }
+    guard_tls(config)?;
     let callback = &config.callback;
     for (variable, key) in [(CURRENT_KEY, &callback.signing_key), (PREVIOUS_KEY, &callback.previous_key)] {
         let found = key.as_ref().map(|key| key.expose().len());
@@ -32,6 +33,29 @@ pub fn guard(config: &Config) -> Result<(), ConfigError> {
         RunnerKind::Embedded => Ok(()),
         RunnerKind::GithubActions => guard_dispatched(config),
     }
+}
+
+/// What a mode needs must be there, and what another mode would use must not: who names a certificate expects it to be
+/// shown.
+fn guard_tls(config: &Config) -> Result<(), ConfigError> {
+    let tls = &config.tls;
+    let mode = tls.mode;
+    let settings = [
+        (TlsMode::Files, "tls.certificate", tls.certificate.is_some()),
+        (TlsMode::Files, "tls.key", tls.key.is_some()),
+    ];
+    for (of, key, given) in settings {
+        if mode == of && !given {
+            return Err(ConfigError::TlsIncomplete { mode, key });
+        }
+        if mode != of && given {
+            return Err(ConfigError::TlsUnused { mode, key, of });
+        }
+    }
+    if mode == TlsMode::Off && tls.client_ca.is_some() {
+        return Err(ConfigError::TlsUnused { mode, key: "tls.client_ca", of: TlsMode::Files });
+    }
+    Ok(())
 }
 
 fn guard_dispatched(config: &Config) -> Result<(), ConfigError> {

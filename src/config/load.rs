@@ -14,7 +14,7 @@ use super::error::ConfigError;
 use super::file;
 use super::model::{
     AuthMode, BundleConfig, CallbackConfig, Config, LimitsConfig, LogConfig, RegistryConfig, RunnerConfig,
-    RunnerKind, SandboxConfig, StoreConfig,
+    RunnerKind, SandboxConfig, StoreConfig, TlsConfig, TlsMode,
 };
 use super::secret::Secret;
 use super::settings::{SETTINGS, Shape, setting};
@@ -71,6 +71,8 @@ pub fn load(flags: &Flags, env: &BTreeMap<String, String>) -> Result<Loaded, Con
     let computed = BTreeMap::from([
         ("root", config.root.display().to_string()),
         ("auth.mode", if config.auth_mode == AuthMode::None { "none" } else { "token" }.to_owned()),
+        ("tls.mode", config.tls.mode.as_str().to_owned()),
+        ("limits.per_address_connections", config.limits.per_address_connections.to_string()),
         ("log.json", config.log.json.to_string()),
     ]);
     Ok(Loaded { provenance: values.shown(&computed), config, file, warnings })
@@ -172,13 +174,7 @@ fn build(values: &Values, env: &BTreeMap<String, String>) -> Result<Config, Conf
             upload_cap_bytes: values.number("store.upload_cap_bytes", 1, 4 * GIB)?,
             concurrent: count(values, "store.concurrent", 64)?,
         },
-        limits: LimitsConfig {
-            connections: count(values, "limits.connections", 65_536)?,
-            header_timeout_ms: values.number("limits.header_timeout_ms", 100, 600_000)?,
-            manifest_cap_bytes: values.number("limits.manifest_cap_bytes", 1024, 256 << 20)?,
-            submissions_per_hour: values
-                .parsed("limits.submissions_per_hour", "a whole number; 0 is no limit")?,
-        },
+        limits: limits(values)?,
         log: log(values)?,
         registry: RegistryConfig {
             default_repository: values.with("registry.default_repository", "a repository name", |text| {
@@ -195,6 +191,7 @@ fn build(values: &Values, env: &BTreeMap<String, String>) -> Result<Config, Conf
         auth_mode: auth_mode(values, listen)?,
         auth_htpasswd: values.path("auth.htpasswd")?,
         auth_token_ttl_seconds: values.number("auth.token_ttl_seconds", 60, 86_400)?,
+        tls: tls(values, listen)?,
         bundle: BundleConfig { layout: values.path("bundle.layout")? },
     })
 }
@@ -223,6 +220,49 @@ fn runner(values: &Values) -> Result<RunnerConfig, ConfigError> {
         })?,
         github_api: url(values, "runner.github_api")?,
         github_token: secret(values, "runner.github_token"),
+    })
+}
+
+fn limits(values: &Values) -> Result<LimitsConfig, ConfigError> {
+    let connections = count(values, "limits.connections", 65_536)?;
+    let per_address = "limits.per_address_connections";
+    let per_address_connections = match values.text(per_address) {
+        Some(_) => count(values, per_address, 65_536)?,
+        None => (connections / 2).max(1),
+    };
+    let time = |path: &'static str| values.number(path, 100, 3_600_000);
+    Ok(LimitsConfig {
+        connections,
+        per_address_connections,
+        header_timeout_ms: time("limits.header_timeout_ms")?,
+        handshake_timeout_ms: time("limits.handshake_timeout_ms")?,
+        idle_timeout_ms: time("limits.idle_timeout_ms")?,
+        stall_timeout_ms: time("limits.stall_timeout_ms")?,
+        streams: values
+            .with("limits.streams", "a whole number from 1 to 1024", |text| {
+                text.parse().ok().filter(|streams| (1..=1024).contains(streams))
+            })?
+            .unwrap_or(64),
+        manifest_cap_bytes: values.number("limits.manifest_cap_bytes", 1024, 256 << 20)?,
+        submissions_per_hour: values
+            .parsed("limits.submissions_per_hour", "a whole number; 0 is no limit")?,
+    })
+}
+
+fn tls(values: &Values, listen: SocketAddr) -> Result<TlsConfig, ConfigError> {
+    let by_address = if is_loopback(listen.ip()) { TlsMode::Off } else { TlsMode::SelfSigned };
+    let modes = [TlsMode::Off, TlsMode::SelfSigned, TlsMode::Files];
+    if values.text("tls.mode") == Some("acme") {
+        return Err(ConfigError::AcmeNotAvailable { origin: values.origin("tls.mode") });
+    }
+    let given = values.with("tls.mode", "off, self_signed or files", |text| {
+        modes.into_iter().find(|mode| mode.as_str() == text)
+    })?;
+    Ok(TlsConfig {
+        mode: given.unwrap_or(by_address),
+        certificate: values.path("tls.certificate")?,
+        key: values.path("tls.key")?,
+        client_ca: values.path("tls.client_ca")?,
     })
 }
 

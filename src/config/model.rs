@@ -38,6 +38,8 @@ pub struct Config {
     pub auth_htpasswd: Option<PathBuf>,
     /// How long a token of the token service counts, in seconds.
     pub auth_token_ttl_seconds: u64,
+    /// TLS on the port.
+    pub tls: TlsConfig,
     /// The bundled root filesystem.
     pub bundle: BundleConfig,
 }
@@ -95,8 +97,18 @@ pub struct StoreConfig {
 pub struct LimitsConfig {
     /// Connections at a time.
     pub connections: usize,
+    /// Connections of one address at a time; by default half of all.
+    pub per_address_connections: usize,
     /// Time a client has to send a request's header, in milliseconds.
     pub header_timeout_ms: u64,
+    /// Time a client has to agree on TLS, in milliseconds.
+    pub handshake_timeout_ms: u64,
+    /// A connection without a request is closed after this, in milliseconds.
+    pub idle_timeout_ms: u64,
+    /// The window over which the rate of a body is measured, in milliseconds.
+    pub stall_timeout_ms: u64,
+    /// Requests at a time on one HTTP/2 connection.
+    pub streams: u32,
     /// Most bytes of a pushed manifest.
     pub manifest_cap_bytes: u64,
     /// Submissions an hour from one address; 0 is no limit.
@@ -146,4 +158,40 @@ pub enum AuthMode {
     None,
     /// Anonymous clients may only ask whether the server is alive.
     Token,
+}
+
+/// TLS on the port.
+#[derive(Clone, Debug)]
+pub struct TlsConfig {
+    /// Where the certificate comes from. By default [`TlsMode::Off`] on loopback and [`TlsMode::SelfSigned`] elsewhere.
+    pub mode: TlsMode,
+    /// The certificate chain in PEM form, the server's own first.
+    pub certificate: Option<PathBuf>,
+    /// The private key in PEM form.
+    pub key: Option<PathBuf>,
+    /// The authorities whose client certificates are accepted; without it none is asked for.
+    pub client_ca: Option<PathBuf>,
+}
+
+/// Where the certificate of the port comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TlsMode {
+    /// Plain HTTP.
+    Off,
+    /// Signed by an authority of this server's own, made at the first start.
+    SelfSigned,
+    /// Files that somebody else keeps.
+    Files,
+}
+
+impl TlsMode {
+    /// As it is written in the configuration.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::SelfSigned => "self_signed",
+            Self::Files => "files",
+        }
+    }
 }

@@ -48,6 +48,10 @@ pub(super) static SETTINGS: &[Setting] = &[
     one("auth.mode", None),
     one("auth.htpasswd", None),
     one("auth.token_ttl_seconds", Some("300")),
+    one("tls.mode", None),
+    one("tls.certificate", None),
+    one("tls.key", None),
+    one("tls.client_ca", None),
     one("store.index_url", None),
     one("store.upload_cap_bytes", Some("67108864")),
     one("store.concurrent", Some("2")),
@@ -66,7 +70,12 @@ pub(super) static SETTINGS: &[Setting] = &[
     one("callback.previous_key_until", None),
     one("callback.url", None),
     one("limits.connections", Some("1024")),
+    one("limits.per_address_connections", None),
     one("limits.header_timeout_ms", Some("10000")),
+    one("limits.handshake_timeout_ms", Some("10000")),
+    one("limits.idle_timeout_ms", Some("60000")),
+    one("limits.stall_timeout_ms", Some("60000")),
+    one("limits.streams", Some("64")),
     one("limits.manifest_cap_bytes", Some("8388608")),
     one("limits.submissions_per_hour", Some("10")),
     one("log.json", None),
@@ -81,7 +90,7 @@ pub(super) static SETTINGS: &[Setting] = &[
 
 /// Variables with our prefix that aren't settings: they belong to the client, to tests, and to finding the file.
 pub(super) const OTHER_VARIABLES: &[&str] =
-    &["PANTRY_CONFIG", "PANTRY_HOST", "PANTRY_TOKEN", "PANTRY_FAULT", "PANTRY_VERSION"];
+    &["PANTRY_CONFIG", "PANTRY_HOST", "PANTRY_TOKEN", "PANTRY_CA", "PANTRY_FAULT", "PANTRY_VERSION"];
 
 /// The setting of that path.
 pub(super) fn setting(path: &str) -> Option<&'static Setting> {

@@ -12,7 +12,7 @@ use crate::callback::Signer;
 use crate::changes::{Changes, TaskSet};
 use crate::config::{self, AuthMode, Config};
 use crate::install::{InstallParts, Installer};
-use crate::keys::{CallbackRing, TokenKey};
+use crate::keys::{CallbackRing, Tls, TlsInfo, TokenKey};
 use crate::names::{Clock, Faults, Millis, Random, SystemClock, SystemRandom};
 use crate::registry::{Registry, RegistryParts};
 use crate::runner::Embedded;
@@ -24,6 +24,7 @@ use crate::trees::Trees;
 
 use super::DaemonError;
 use super::bundle::{self, Posture};
+use super::certificate;
 use super::proof::{self, Proof};
 use super::root::Root;
 
@@ -38,6 +39,10 @@ const PROBE_EVERY: Duration = Duration::from_mins(1);
 pub struct Ready {
     /// The address of the HTTP port.
     pub address: SocketAddr,
+    /// The same with its scheme.
+    pub url: String,
+    /// What the port shows by TLS.
+    pub tls: Option<TlsInfo>,
     /// The local socket.
     pub socket: PathBuf,
     /// The root folder.
@@ -98,6 +103,10 @@ pub async fn serve(
         config.callback.previous_key.as_ref().map(|key| (key.expose(), config.callback.previous_key_until)),
         random.as_ref(),
     )?;
+    let tls = {
+        let (config, clock) = (config.clone(), clock.clone());
+        tokio::task::spawn_blocking(move || Tls::open(&config, clock)).await??
+    };
     let sandbox = Sandbox::new(&path.join("run/jails"))?;
     let trees = Trees::open(&path, sandbox.clone(), blobs.clone(), faults.clone())?;
 
@@ -121,8 +130,12 @@ pub async fn serve(
         wall_ms: config.sandbox.test_wall_ms,
         ..Limits::tests()
     };
-    let runner =
+    let mut runner =
         Embedded::new(blobs.clone(), trees.clone(), sandbox.clone(), Signer::new(ring.clone()), limits);
+    if let Some(tls) = &tls {
+        // Results are posted to our own port, whose certificate nobody else need know.
+        runner = runner.with_tls(tls.client_config()?);
+    }
     let store = Store::new(StoreParts {
         state: state.clone(),
         blobs: blobs.clone(),
@@ -171,6 +184,7 @@ pub async fn serve(
             store: store.clone(),
             installer: installer.clone(),
             changes: changes.clone(),
+            tls: tls.clone(),
             access,
             clock,
             random,
@@ -180,9 +194,12 @@ pub async fn serve(
     )
     .await?;
     let address = bound.local_addr();
-    let base_url = config.callback.url.clone().unwrap_or_else(|| local_url(address));
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    let base_url = config.callback.url.clone().unwrap_or_else(|| local_url(scheme, address));
     store.set_callback_url(base_url);
     ready(&Ready {
+        url: format!("{scheme}://{address}"),
+        tls: tls.as_ref().map(Tls::info),
         address,
         socket: bound.socket_path().to_path_buf(),
         root: path.clone(),
@@ -236,6 +253,7 @@ pub async fn serve(
     };
 
     let tending = tokio::spawn(tend(blobs.clone()));
+    let refreshing = tokio::spawn(certificate::keep(tls)?);
     let stop = async move {
         stop.await;
         // Nobody waits any more for what the proof would find.
@@ -244,6 +262,7 @@ pub async fn serve(
     };
     bound.serve(stop).await;
     tending.abort();
+    refreshing.abort();
     recovery.await?;
     changes.stop().await;
     state.close().await?;
@@ -332,14 +351,14 @@ async fn recover(
 }
 
 /// How this machine itself reaches the port.
-fn local_url(address: SocketAddr) -> String {
+fn local_url(scheme: &str, address: SocketAddr) -> String {
     let host = match address {
         SocketAddr::V4(v4) if v4.ip().is_unspecified() => "127.0.0.1".to_owned(),
         SocketAddr::V6(v6) if v6.ip().is_unspecified() => "[::1]".to_owned(),
         SocketAddr::V6(v6) => format!("[{}]", v6.ip()),
         SocketAddr::V4(v4) => v4.ip().to_string(),
     };
-    format!("http://{host}:{}", address.port())
+    format!("{scheme}://{host}:{}", address.port())
 }
 
 #[cfg(test)]
@@ -355,7 +374,7 @@ mod tests {
             ("[::1]:9", "http://[::1]:9"),
         ];
         for (address, url) in cases {
-            assert_eq!(local_url(address.parse().expect("an address of the table")), url);
+            assert_eq!(local_url("http", address.parse().expect("an address of the table")), url);
         }
     }
 }

@@ -121,6 +121,7 @@ impl DaemonError {
                 "stop the other one, talk to it with the same --root, or choose another --root".to_owned(),
             ),
             Self::Config(error) => error.hint(),
+            Self::Keys(error) => error.hint(),
             Self::State(error) => error.hint(),
             Self::Sandbox(error) => error.hint(),
             Self::Rootfs(error) => error.hint(),

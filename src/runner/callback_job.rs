@@ -22,6 +22,8 @@ pub(super) struct CallbackJob<'a> {
     pub(super) url: &'a str,
     pub(super) signer: &'a Signer,
     pub(super) delays: &'a [Duration],
+    /// Whom it trusts; without it whom this machine trusts.
+    pub(super) tls: Option<&'a rustls::ClientConfig>,
 }
 
 /// What one attempt came to.
@@ -43,12 +45,14 @@ impl CallbackJob<'_> {
         let (signature, key_id) = self.signer.sign(self.submission, self.nonce, &body);
         let request = |source| RunnerError::Request { url: self.url.to_owned(), source };
         // A redirect or a proxy from the environment would carry the result to somebody else.
-        let client = reqwest::Client::builder()
+        let mut builder = reqwest::Client::builder()
             .redirect(reqwest::redirect::Policy::none())
             .no_proxy()
-            .timeout(TIMEOUT)
-            .build()
-            .map_err(request)?;
+            .timeout(TIMEOUT);
+        if let Some(tls) = self.tls {
+            builder = builder.tls_backend_preconfigured(tls.clone());
+        }
+        let client = builder.build().map_err(request)?;
         let mut attempts = 0;
         loop {
             attempts += 1;

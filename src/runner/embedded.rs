@@ -24,6 +24,7 @@ pub struct Embedded {
     tests: Tests,
     signer: Signer,
     delays: Arc<[Duration]>,
+    tls: Option<rustls::ClientConfig>,
 }
 
 /// What the test job is given: no key among it.
@@ -44,7 +45,7 @@ impl Embedded {
     #[must_use]
     pub fn new(blobs: Blobs, trees: Trees, sandbox: Sandbox, signer: Signer, limits: Limits) -> Self {
         let tests = Tests { blobs, trees, jail: Arc::new(sandbox), limits, random: Arc::new(SystemRandom) };
-        Self { tests, signer, delays: Arc::new(DELAYS) }
+        Self { tests, signer, delays: Arc::new(DELAYS), tls: None }
     }
 
     /// Takes the tokens of imports from another source.
@@ -52,6 +53,12 @@ impl Embedded {
     pub fn with_random(mut self, random: Arc<dyn Random>) -> Self {
         self.tests.random = random;
         self
+    }
+
+    /// Delivers results with this trust in place of the machine's own.
+    #[must_use]
+    pub fn with_tls(self, tls: rustls::ClientConfig) -> Self {
+        Self { tls: Some(tls), ..self }
     }
 
     /// Waits that long before each further attempt to deliver a result.
@@ -89,9 +96,9 @@ impl Embedded {
     /// When the result is refused or not taken.
     pub async fn report(&self, job: &Job, report: &TestReport) -> Result<(), RunnerError> {
         let (submission, nonce) = (&job.submission, &job.nonce);
-        CallbackJob { submission, nonce, url: &job.callback_url, signer: &self.signer, delays: &self.delays }
-            .run(report)
-            .await
+        let (url, signer, delays, tls) =
+            (job.callback_url.as_str(), &self.signer, &self.delays, self.tls.as_ref());
+        CallbackJob { submission, nonce, url, signer, delays, tls }.run(report).await
     }
 }
 

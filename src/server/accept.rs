@@ -5,16 +5,18 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use tokio::net::{TcpListener, TcpSocket, UnixListener};
+use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::app::{App, ServerParts};
-use super::connection::{Connection, Serving};
+use super::connection::{Connection, Limits, Serving};
 use super::crowd::{Crowd, Seat};
+use super::handshake::{Begun, begin};
 use super::metrics::Metrics;
 use super::{ServerError, router, socket};
 use crate::config::Config;
+use crate::keys::Tls;
 use crate::registry::Registry;
 
 /// Requests under way have so long to end when the server closes.
@@ -40,16 +42,16 @@ impl Server {
             tcp.local_addr().map_err(|source| ServerError::Listen { listen: config.listen, source })?;
         let config = Config { listen: address, ..config.clone() };
         let (local, socket_path) = socket::listen(&config.root).await?;
-        let crowd = Crowd::new(config.limits.connections);
-        let header_timeout = Duration::from_millis(config.limits.header_timeout_ms);
+        let crowd = Crowd::new(config.limits.connections, config.limits.per_address_connections);
+        let limits = Limits::of(&config.limits);
         let closing = CancellationToken::new();
-        let registry = parts.registry.clone();
+        let (registry, tls) = (parts.registry.clone(), parts.tls.clone());
         let metrics = Metrics::new();
         metrics.attend(crowd.clone());
         let app = App::new(config, parts, metrics, closing.clone());
         let ending = CancellationToken::new();
-        let serving = Serving { router: router::router(&app), header_timeout, closing, ending };
-        Ok(Bound { tcp, local, socket_path, address, serving, crowd, registry })
+        let serving = Serving { router: router::router(&app), limits, closing, ending };
+        Ok(Bound { tcp, local, socket_path, address, serving, crowd, registry, tls })
     }
 }
 
@@ -75,6 +77,7 @@ pub struct Bound {
     serving: Serving,
     crowd: Crowd,
     registry: Registry,
+    tls: Option<Tls>,
 }
 
 impl Bound {
@@ -93,10 +96,10 @@ impl Bound {
     /// Answers until `shutdown` resolves; then lets requests under way end (5 s at most), puts uploads aside, and
     /// removes the local socket.
     pub async fn serve(self, shutdown: impl Future<Output = ()>) {
-        let Self { tcp, local, socket_path, address: _, serving, crowd, registry } = self;
+        let Self { tcp, local, socket_path, address: _, serving, crowd, registry, tls } = self;
         let connections = TaskTracker::new();
         let loops = TaskTracker::new();
-        loops.spawn(accept_tcp(tcp, serving.clone(), crowd.clone(), connections.clone()));
+        loops.spawn(accept_tcp(tcp, tls, serving.clone(), crowd.clone(), connections.clone()));
         loops.spawn(accept_local(local, serving.clone(), crowd, connections.clone()));
         loops.spawn(tend(registry.clone(), serving.closing.clone()));
         loops.close();
@@ -120,6 +123,7 @@ impl Bound {
 /// Accepts over TCP until the server closes.
 pub(super) async fn accept_tcp(
     listener: TcpListener,
+    tls: Option<Tls>,
     serving: Serving,
     crowd: Crowd,
     connections: TaskTracker,
@@ -142,13 +146,32 @@ pub(super) async fn accept_tcp(
             continue;
         };
         let local = stream.local_addr().ok();
-        let serving = serving.clone();
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "a connection is served without TCP_NODELAY");
+        }
+        let (serving, tls) = (serving.clone(), tls.clone());
         connections.spawn(async move {
-            if let Err(error) = stream.set_nodelay(true) {
-                tracing::debug!(%error, "a connection is served without TCP_NODELAY");
+            let connection = Connection::Tcp { remote, local, tls: tls.is_some() };
+            match tls {
+                None => serving.http1(stream, connection, seat).await,
+                Some(tls) => serve_tls(stream, &tls, &serving, connection, seat).await,
             }
-            serving.http1(stream, Connection::Tcp { remote, local }, seat).await;
         });
+    }
+}
+
+/// Agrees on TLS and serves what was agreed on. The place is taken since the connection was accepted.
+async fn serve_tls(stream: TcpStream, tls: &Tls, serving: &Serving, connection: Connection, seat: Seat) {
+    let begun = tokio::select! {
+        begun = begin(stream, tls, serving.limits.handshake) => begun,
+        () = seat.dismissed() => return,
+        () = serving.closing.cancelled() => return,
+    };
+    match begun {
+        Ok(Begun::Http2(stream)) => serving.http2(stream, connection, seat).await,
+        Ok(Begun::Http1(stream)) => serving.http1(stream, connection, seat).await,
+        Ok(Begun::Ended) => {}
+        Err(error) => tracing::debug!(?connection, %error, "no TLS was agreed on"),
     }
 }
 

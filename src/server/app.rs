@@ -14,6 +14,7 @@ use crate::blobs::Blobs;
 use crate::changes::Changes;
 use crate::config::Config;
 use crate::install::Installer;
+use crate::keys::Tls;
 use crate::names::{Clock, Millis, Random};
 use crate::registry::Registry;
 use crate::state::State;
@@ -36,6 +37,8 @@ pub struct ServerParts {
     pub installer: Installer,
     /// Long work.
     pub changes: Changes,
+    /// TLS of the port; without it the port speaks plain HTTP.
+    pub tls: Option<Tls>,
     /// Who may do what.
     pub access: Access,
     /// The time.

@@ -38,16 +38,18 @@ struct Members {
 
 struct Member {
     requests: AtomicUsize,
+    /// All that there ever were.
+    begun: AtomicU64,
     idle_since: AtomicU64,
     leave: CancellationToken,
 }
 
 impl Crowd {
-    /// Places for so many connections, half of them for one address at most.
-    pub(super) fn new(connections: usize) -> Self {
+    /// Places for so many connections, and for so many of one address.
+    pub(super) fn new(connections: usize, of_one: usize) -> Self {
         Self(Arc::new(Inner {
             places: Arc::new(Semaphore::new(connections)),
-            of_one: (connections / 2).max(1),
+            of_one,
             members: Mutex::default(),
             moments: AtomicU64::new(0),
             entered: AtomicU64::new(0),
@@ -89,6 +91,7 @@ impl Crowd {
         self.0.entered.fetch_add(1, Ordering::Relaxed);
         let member = Arc::new(Member {
             requests: AtomicUsize::new(0),
+            begun: AtomicU64::new(0),
             idle_since: AtomicU64::new(id),
             leave: CancellationToken::new(),
         });
@@ -133,12 +136,18 @@ impl Seat {
     /// A request on this connection: it is at work until the last of these is dropped.
     pub(super) fn request(&self) -> AtWork {
         self.member.requests.fetch_add(1, Ordering::AcqRel);
+        self.member.begun.fetch_add(1, Ordering::Relaxed);
         AtWork { crowd: self.crowd.clone(), member: self.member.clone() }
     }
 
     /// Resolves when somebody else needs the place.
     pub(super) async fn dismissed(&self) {
         self.member.leave.cancelled().await;
+    }
+
+    /// How many requests have begun on this connection.
+    pub(super) fn begun(&self) -> u64 {
+        self.member.begun.load(Ordering::Relaxed)
     }
 
     /// Tells whether no request is under way.
@@ -185,8 +194,8 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn one_address_has_half_of_the_places_and_its_idle_connections_make_room() {
-        let crowd = Crowd::new(4);
+    async fn one_address_has_its_share_of_the_places_and_its_idle_connections_make_room() {
+        let crowd = Crowd::new(4, 2);
         let first = crowd.enter(peer(1)).await.unwrap();
         let second = crowd.enter(peer(1)).await.unwrap();
         let at_work = first.request();
@@ -204,7 +213,7 @@ mod tests {
 
     #[tokio::test]
     async fn when_all_places_are_taken_the_longest_idle_leaves() {
-        let crowd = Crowd::new(2);
+        let crowd = Crowd::new(2, 1);
         let first = crowd.enter(peer(1)).await.unwrap();
         let second = crowd.enter(peer(2)).await.unwrap();
         drop(first.request());

@@ -222,6 +222,17 @@ impl ApiError {
         Self::new(StatusCode::BAD_REQUEST, code, detail)
     }
 
+    pub(super) fn target_too_long(cap: usize) -> Self {
+        let detail = format!("the address may have {cap} bytes at most, beginning with its path");
+        Self::new(StatusCode::URI_TOO_LONG, "uri_too_long", detail).hint("ask for less at a time")
+    }
+
+    pub(super) fn too_many_headers(cap: usize) -> Self {
+        let detail = format!("a request may have {cap} header lines at most");
+        Self::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "too_many_headers", detail)
+            .hint("send fewer header lines")
+    }
+
     pub(super) fn too_large(cap: u64) -> Self {
         let detail = format!("the body may have {cap} bytes at most");
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", detail).hint("send a smaller body")

@@ -9,7 +9,7 @@ use axum::response::{IntoResponse as _, Response};
 use http::{HeaderMap, Method, header};
 
 use super::challenge::Asked;
-use super::connection::Connection;
+use super::connection::{Connection, MAX_HEADERS};
 use super::errors::ApiError;
 use crate::config::Config;
 
@@ -52,11 +52,14 @@ impl Guard {
     }
 
     /// Tells whether an `Origin` is this very server, called by the name that the request calls it by.
-    fn is_ours(&self, origin: &str, authority: &str) -> bool {
+    ///
+    /// A page that came in the clear is none of a server that speaks TLS; one that came by TLS can be ours behind a
+    /// proxy that ends it.
+    fn is_ours(&self, origin: &str, authority: &str, tls: bool) -> bool {
         let origin = origin.to_ascii_lowercase();
         let same_host = origin
-            .strip_prefix("http://")
-            .or_else(|| origin.strip_prefix("https://"))
+            .strip_prefix("https://")
+            .or_else(|| origin.strip_prefix("http://").filter(|_| !tls))
             .is_some_and(|host| host == authority.to_ascii_lowercase());
         same_host || self.public_origin.as_ref() == Some(&origin)
     }
@@ -69,6 +72,7 @@ impl Guard {
         authority: Option<&str>,
         headers: &HeaderMap,
         local: Option<IpAddr>,
+        tls: bool,
     ) -> Result<(), ApiError> {
         let authority = authority.filter(|authority| self.knows(authority, local));
         let authority = authority.ok_or_else(ApiError::host_not_allowed)?;
@@ -79,7 +83,7 @@ impl Guard {
         }
         let mut origins = headers.get_all(header::ORIGIN).iter().peekable();
         let foreign = if origins.peek().is_some() {
-            !origins.all(|origin| origin.to_str().is_ok_and(|origin| self.is_ours(origin, authority)))
+            !origins.all(|origin| origin.to_str().is_ok_and(|origin| self.is_ours(origin, authority, tls)))
         } else {
             headers.get_all("sec-fetch-site").iter().any(|site| site == "cross-site")
         };
@@ -110,15 +114,34 @@ pub(super) fn authority_of(request: &Request) -> Option<&str> {
     hosts.next().is_none().then_some(host)
 }
 
+/// A target has so many bytes at most: the longest that is of use names a manifest with its tags.
+const MAX_TARGET_BYTES: usize = 16 * 1024;
+
+/// Refuses what is longer than any request of use, by whichever protocol it came.
+fn bounds(request: &Request) -> Result<(), ApiError> {
+    let uri = request.uri();
+    let target = uri.path().len() + uri.query().map_or(0, str::len);
+    if target > MAX_TARGET_BYTES {
+        return Err(ApiError::target_too_long(MAX_TARGET_BYTES));
+    }
+    if request.headers().len() > MAX_HEADERS {
+        return Err(ApiError::too_many_headers(MAX_HEADERS));
+    }
+    Ok(())
+}
+
 /// The layer: requests over the local socket come from no browser and pass.
 pub(super) async fn guard(State(guard): State<Arc<Guard>>, request: Request, next: Next) -> Response {
-    let local = match request.extensions().get::<Connection>() {
+    if let Err(refusal) = bounds(&request) {
+        return refusal.into_response();
+    }
+    let (local, tls) = match request.extensions().get::<Connection>() {
         Some(Connection::Local { .. }) => return next.run(request).await,
-        Some(Connection::Tcp { local, .. }) => local.map(|local| local.ip()),
-        None => None,
+        Some(Connection::Tcp { local, tls, .. }) => (local.map(|local| local.ip()), *tls),
+        None => (None, false),
     };
     let authority = authority_of(&request);
-    match guard.check(request.method(), request.uri().path(), authority, request.headers(), local) {
+    match guard.check(request.method(), request.uri().path(), authority, request.headers(), local, tls) {
         Ok(()) => {
             // The name is one of ours, so it may stand in a challenge.
             let asked = Asked::of(&request);
@@ -192,7 +215,7 @@ mod tests {
         let headers = headers
             .iter()
             .map(|&(name, value)| (http::HeaderName::from_static(name), value.parse().unwrap()));
-        let refused = sample().check(method, path, host, &headers.collect(), None);
+        let refused = sample().check(method, path, host, &headers.collect(), None, false);
         refused.err().map(|error| error.code().to_owned())
     }
 
@@ -216,6 +239,13 @@ mod tests {
         assert_eq!(check(&Method::GET, "/v2/local/a/manifests/1", host, &foreign), None);
         assert_eq!(check(&Method::GET, "/health", host, &foreign), None);
         assert_eq!(check(&Method::GET, "/v2x", host, &foreign), origin);
+    }
+
+    #[test]
+    fn a_page_in_the_clear_is_none_of_a_server_that_speaks_tls() {
+        let ours = |origin: &str, tls| sample().is_ours(origin, "localhost:7721", tls);
+        assert!(ours("https://localhost:7721", true) && ours("https://localhost:7721", false));
+        assert!(ours("http://localhost:7721", false) && !ours("http://localhost:7721", true));
     }
 
     #[test]

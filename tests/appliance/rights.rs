@@ -10,9 +10,10 @@ use super::support::{Server, Start, checkout, has, http, is_root, show, skip};
 
 /// A server that listens on every address, and so asks for a token; its address as a client on this machine knows it.
 fn open_to_all() -> (Server, String) {
-    let environment = [("PANTRY_LISTEN", "0.0.0.0:0"), ("PANTRY_BUNDLE_LAYOUT", "")];
+    let environment =
+        [("PANTRY_LISTEN", "0.0.0.0:0"), ("PANTRY_TLS_MODE", "off"), ("PANTRY_BUNDLE_LAYOUT", "")];
     let bundle = Account::Caller.bundle();
-    let environment = [environment[0], (environment[1].0, bundle.to_str().unwrap())];
+    let environment = [environment[0], environment[1], (environment[2].0, bundle.to_str().unwrap())];
     let mut server = Start { bare: true, environment: &environment, ..Start::default() }.fresh();
     let url = server.url.replace("0.0.0.0", "127.0.0.1");
     server.url.clone_from(&url);

@@ -88,7 +88,7 @@ impl Start<'_> {
             let _ = child.wait();
             return Err(std::fs::read_to_string(&log).unwrap_or_default());
         };
-        let url = line.split_whitespace().find(|word| word.starts_with("http://")).unwrap().to_owned();
+        let url = line.split_whitespace().find(|word| word.contains("://")).unwrap().to_owned();
         let (account, root) = (self.account, root.to_path_buf());
         let fault = self.environment.iter().find(|(name, _)| *name == "PANTRY_FAULT");
         let fault = fault.map(|(_, point)| (*point).to_owned());
@@ -236,7 +236,7 @@ impl Server {
 
     /// The address without scheme, as engines want it.
     pub fn address(&self) -> &str {
-        self.url.trim_start_matches("http://")
+        self.url.rsplit('/').next().unwrap()
     }
 
     /// What is left of work: files, mounts, control groups and processes, in words.

@@ -72,6 +72,7 @@ fn every_setting_can_be_given_by_its_variable() {
             "listen" => "127.0.0.1:9",
             "auth.mode" => "token",
             "auth.token_ttl_seconds" => "600",
+            "tls.mode" => "files",
             "runner.kind" => "github_actions",
             "runner.github_repository" => "a/b",
             "callback.previous_key_until" => "2026-01-31T12:00:00Z",
@@ -81,13 +82,19 @@ fn every_setting_can_be_given_by_its_variable() {
             path if path.contains('.') && setting.default.is_some() => "20000000",
             _ => "word",
         };
-        let value =
-            if matches!(setting.path, "store.concurrent" | "limits.connections" | "sandbox.test_processes") {
-                "7"
-            } else {
-                value
-            };
-        let value = if setting.path == "limits.header_timeout_ms" { "500" } else { value };
+        let value = if matches!(
+            setting.path,
+            "store.concurrent"
+                | "limits.connections"
+                | "limits.per_address_connections"
+                | "limits.streams"
+                | "sandbox.test_processes"
+        ) {
+            "7"
+        } else {
+            value
+        };
+        let value = if setting.path.ends_with("timeout_ms") { "500" } else { value };
         let loaded =
             load_env(&[(&setting.variable(), value)]).unwrap_or_else(|e| panic!("{}: {e}", setting.path));
         let row = loaded.provenance.iter().find(|row| row.0 == setting.path).unwrap();
@@ -238,4 +245,24 @@ fn a_secret_in_a_file_for_all_eyes_is_mentioned() {
     assert_eq!(load(&flags, &env(&[])).unwrap().warnings.len(), 1);
     fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).unwrap();
     assert_eq!(load(&flags, &env(&[])).unwrap().warnings.len(), 0);
+}
+
+#[test]
+fn tls_is_on_wherever_others_reach_the_port() {
+    let mode = |pairs: &[(&str, &str)]| load_env(pairs).unwrap().config.tls.mode;
+    assert_eq!(mode(&[]), TlsMode::Off);
+    assert_eq!(mode(&[("PANTRY_LISTEN", "0.0.0.0:1")]), TlsMode::SelfSigned);
+    assert_eq!(mode(&[("PANTRY_LISTEN", "0.0.0.0:1"), ("PANTRY_TLS_MODE", "off")]), TlsMode::Off);
+    assert_eq!(mode(&[("PANTRY_TLS_MODE", "self_signed")]), TlsMode::SelfSigned);
+}
+
+#[test]
+fn a_mode_of_tls_needs_its_settings_and_no_others() {
+    let files = [("PANTRY_TLS_MODE", "files"), ("PANTRY_TLS_CERTIFICATE", "c"), ("PANTRY_TLS_KEY", "k")];
+    assert_eq!(code_of(&files), "ok");
+    assert_eq!(code_of(&files[..2]), "tls_not_configured");
+    assert_eq!(code_of(&files[1..]), "tls_setting_unused");
+    assert_eq!(code_of(&[("PANTRY_TLS_CLIENT_CA", "c")]), "tls_setting_unused");
+    assert_eq!(code_of(&[("PANTRY_TLS_MODE", "acme")]), "tls_acme_not_available");
+    assert_eq!(code_of(&[("PANTRY_TLS_MODE", "on")]), "config_invalid_value");
 }

@@ -71,7 +71,9 @@ fn report() -> TestReport {
 async fn send(url: &str, delays: &[Duration]) -> Result<(), RunnerError> {
     let (id, nonce) = (SubmissionId::parse("7").unwrap(), Nonce::parse("n7").unwrap());
     let signer = Signer::new(ring());
-    CallbackJob { submission: &id, nonce: &nonce, url, signer: &signer, delays }.run(&report()).await
+    CallbackJob { submission: &id, nonce: &nonce, url, signer: &signer, delays, tls: None }
+        .run(&report())
+        .await
 }
 
 async fn send_to(address: SocketAddr) -> Result<(), RunnerError> {

@@ -1,7 +1,7 @@
 //! Over a real socket: connections as they come, and a real client where there is one.
 
 use super::super::accept::accept_tcp;
-use super::super::connection::Serving;
+use super::super::connection::{Limits, Serving};
 use super::super::crowd::Crowd;
 use super::*;
 
@@ -13,6 +13,11 @@ use tokio_util::task::TaskTracker;
 /// Places for connections.
 const PLACES: usize = 16;
 
+fn limits() -> Limits {
+    let minute = Duration::from_mins(1);
+    Limits { header: minute, handshake: minute, idle: minute, stall: minute, streams: 16 }
+}
+
 /// Serves on a free port until the token is dropped.
 async fn serve(world: &World, header_timeout: Duration) -> (std::net::SocketAddr, CancellationToken) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -20,11 +25,11 @@ async fn serve(world: &World, header_timeout: Duration) -> (std::net::SocketAddr
     let closing = CancellationToken::new();
     let serving = Serving {
         router: world.router.clone(),
-        header_timeout,
+        limits: Limits { header: header_timeout, ..limits() },
         closing: closing.clone(),
         ending: CancellationToken::new(),
     };
-    tokio::spawn(accept_tcp(listener, serving, Crowd::new(PLACES), TaskTracker::new()));
+    tokio::spawn(accept_tcp(listener, None, serving, Crowd::new(PLACES, PLACES / 2), TaskTracker::new()));
     (address, closing)
 }
 

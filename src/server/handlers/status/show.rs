@@ -6,6 +6,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::access::Action;
+use crate::keys::{Tls, TlsInfo};
 use crate::server::app::App;
 use crate::server::caller::Caller;
 use crate::server::errors::ApiResult;
@@ -21,6 +22,9 @@ pub(in crate::server) struct Status {
     root: String,
     /// The address that it listens on.
     listen: String,
+    /// What the port shows by TLS; `null` when it speaks plain HTTP.
+    #[schema(value_type = Object)]
+    tls: Option<TlsInfo>,
     /// As others call it.
     public_url: Option<String>,
     /// Who is asking, as the audit log would name it.
@@ -46,6 +50,7 @@ pub(in crate::server) async fn show(State(app): State<App>, caller: Caller) -> A
         schema: app.parts.state.schema().schema,
         root: app.config.root.display().to_string(),
         listen: app.config.listen.to_string(),
+        tls: app.parts.tls.as_ref().map(Tls::info),
         public_url: app.config.public_url.clone(),
         you: caller.0.label(),
         posture: app.parts.posture.clone(),

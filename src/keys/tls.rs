@@ -1,0 +1,157 @@
+//! The certificate that the port shows, where it comes from, and how it is exchanged while the server runs.
+//!
+//! Invariants: a pair of certificate and key is taken as a whole or not at all, so that a bad new one leaves the old
+//! one in use; connections that are open keep what they agreed on.
+
+mod authority;
+mod files;
+mod names;
+mod source;
+mod trust;
+mod validity;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
+
+use rustls::ServerConfig;
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use serde::Serialize;
+
+use super::KeyError;
+use crate::config::Config;
+use crate::names::{Clock, Digest};
+use files::Stamp;
+use source::{Current, Source};
+
+/// TLS of the port; clones share it.
+#[derive(Clone)]
+pub struct Tls(Arc<Inner>);
+
+struct Inner {
+    source: Source,
+    current: RwLock<Current>,
+    /// The files as they were looked at last.
+    seen: Mutex<Vec<Option<Stamp>>>,
+}
+
+/// What the port shows, for operators.
+#[derive(Clone, Debug, Serialize)]
+pub struct TlsInfo {
+    /// Where the certificate comes from: `self_signed` or `files`.
+    pub mode: &'static str,
+    /// SHA-256 of the certificate, as certificate tools print it.
+    pub certificate_sha256: String,
+    /// When the certificate ends (RFC 3339).
+    pub not_after: String,
+    /// SHA-256 of the authority of this server's own, where that is what clients are to trust.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub authority_sha256: Option<String>,
+    /// The file of that authority.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub authority_file: Option<String>,
+    /// Why the last attempt to exchange the certificate failed; the one before is still shown.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_error: Option<String>,
+}
+
+/// What came of looking for another certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refreshed {
+    /// Everything is as it was.
+    Same,
+    /// Another one is shown from now on.
+    Exchanged,
+}
+
+impl Tls {
+    /// Reads or makes what the configuration names; `None` where TLS is off.
+    ///
+    /// # Errors
+    /// When files can't be read or made, or certificate and key do not belong together.
+    pub fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Option<Self>, KeyError> {
+        let Some(source) = Source::of(config, clock) else { return Ok(None) };
+        let seen = Mutex::new(source.stamps());
+        let current = RwLock::new(source.load()?);
+        Ok(Some(Self(Arc::new(Inner { source, current, seen }))))
+    }
+
+    fn current(&self) -> RwLockReadGuard<'_, Current> {
+        self.0.current.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn seen(&self) -> MutexGuard<'_, Vec<Option<Stamp>>> {
+        self.0.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How the next connection is agreed on.
+    #[must_use]
+    pub fn server_config(&self) -> Arc<ServerConfig> {
+        self.current().config.clone()
+    }
+
+    /// What is shown now.
+    #[must_use]
+    pub fn info(&self) -> TlsInfo {
+        self.current().info.clone()
+    }
+
+    /// Shows another certificate when a file has changed, or when one of our own is about to end or lacks a name; does
+    /// nothing else otherwise. Blocks on files.
+    ///
+    /// # Errors
+    /// When what changed can't be used; the one before is then still shown, and this is not tried again before the next
+    /// change.
+    pub fn refresh(&self) -> Result<Refreshed, KeyError> {
+        let stamps = self.0.source.stamps();
+        let changed = *self.seen() != stamps;
+        if !changed && !self.0.source.is_due(&self.current()) {
+            return Ok(Refreshed::Same);
+        }
+        *self.seen() = stamps;
+        self.exchange()
+    }
+
+    /// As [`Tls::refresh`], whether a file has changed or not.
+    ///
+    /// # Errors
+    /// When what is there can't be used; the one before is then still shown.
+    pub fn reload(&self) -> Result<Refreshed, KeyError> {
+        *self.seen() = self.0.source.stamps();
+        self.exchange()
+    }
+
+    fn exchange(&self) -> Result<Refreshed, KeyError> {
+        let loaded = self.0.source.load();
+        let mut current = self.0.current.write().unwrap_or_else(PoisonError::into_inner);
+        match loaded {
+            Ok(loaded) => {
+                let same = loaded.leaf() == current.leaf();
+                *current = loaded;
+                Ok(if same { Refreshed::Same } else { Refreshed::Exchanged })
+            }
+            Err(error) => {
+                let mut told = error.to_string();
+                if let Some(source) = std::error::Error::source(&error) {
+                    told = format!("{told}: {source}");
+                }
+                current.info.last_error = Some(told);
+                Err(error)
+            }
+        }
+    }
+}
+
+/// The cryptography of every TLS connection here.
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(aws_lc_rs::default_provider())
+}
+
+/// As certificate tools print it: `AB:CD:…`.
+fn fingerprint(der: &[u8]) -> String {
+    let hex = Digest::of(der).hex().to_ascii_uppercase();
+    let pairs: Vec<&str> = (0..hex.len()).step_by(2).map(|at| &hex[at..at + 2]).collect();
+    pairs.join(":")
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;

@@ -1,0 +1,75 @@
+//! TLS at the beginning of a connection, and the words for who does not speak it.
+
+use std::io;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+
+use crate::keys::Tls;
+
+/// The first byte of a client that speaks TLS (RFC 8446, section 5.1: a record that carries a handshake).
+const HANDSHAKE: u8 = 22;
+/// Of a plain request so much is read away before it is answered: a connection closed on unread bytes is reset, and
+/// the answer lost with it.
+const DRAINED: usize = 64 * 1024;
+
+const PLAIN_BODY: &str = "{\"errors\":[{\"code\":\"TLS_REQUIRED\",\"message\":\"this port speaks HTTPS, and the request came as \
+plain HTTP\",\"detail\":{\"hint\":\"begin the address with https://; the certificate to trust is told by `pantry status` on \
+the server\"}}]}\n";
+
+/// How a connection begins.
+pub(super) enum Begun {
+    /// HTTP/1.1 was agreed on, or nothing.
+    Http1(Box<TlsStream<TcpStream>>),
+    /// HTTP/2 was agreed on.
+    Http2(Box<TlsStream<TcpStream>>),
+    /// There is nothing more to say: nothing came, or a plain request was answered.
+    Ended,
+}
+
+/// Agrees on TLS within `patience`, or tells who speaks plain HTTP that this port doesn't.
+pub(super) async fn begin(mut stream: TcpStream, tls: &Tls, patience: Duration) -> io::Result<Begun> {
+    let begun = async {
+        let mut first = [0_u8; 1];
+        if stream.peek(&mut first).await? == 0 {
+            return Ok(Begun::Ended);
+        }
+        if first[0] != HANDSHAKE {
+            refuse(&mut stream).await?;
+            return Ok(Begun::Ended);
+        }
+        let stream = TlsAcceptor::from(tls.server_config()).accept(stream).await?;
+        let protocol = stream.get_ref().1.alpn_protocol().map(<[u8]>::to_vec);
+        Ok(match protocol.as_deref() {
+            Some(b"h2") => Begun::Http2(Box::new(stream)),
+            _ => Begun::Http1(Box::new(stream)),
+        })
+    };
+    tokio::time::timeout(patience, begun)
+        .await
+        .unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "the handshake took too long")))
+}
+
+async fn refuse(stream: &mut TcpStream) -> io::Result<()> {
+    let mut read = Vec::new();
+    let mut piece = [0_u8; 4096];
+    while read.len() < DRAINED && !read.windows(4).any(|window| window == b"\r\n\r\n") {
+        match stream.read(&mut piece).await? {
+            0 => break,
+            length => read.extend_from_slice(&piece[..length]),
+        }
+    }
+    let answer = format!(
+        "HTTP/1.1 400 Bad Request\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n\
+         {PLAIN_BODY}",
+        PLAIN_BODY.len()
+    );
+    stream.write_all(answer.as_bytes()).await?;
+    stream.shutdown().await?;
+    // Until the client has taken it.
+    while stream.read(&mut piece).await? > 0 {}
+    Ok(())
+}
