@@ -27,6 +27,8 @@ mod crash_install;
 mod demo;
 #[path = "appliance/failures.rs"]
 mod failures;
+#[path = "appliance/hardening.rs"]
+mod hardening;
 #[path = "appliance/install.rs"]
 mod install;
 #[path = "appliance/leaks.rs"]
@@ -45,3 +47,7 @@ mod serve;
 mod submissions;
 #[path = "appliance/support.rs"]
 mod support;
+#[path = "appliance/tls.rs"]
+mod tls;
+#[path = "appliance/wire.rs"]
+mod wire;
