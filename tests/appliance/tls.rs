@@ -64,7 +64,7 @@ fn a_submission_is_tested_and_published_with_tls_on() {
     let server = Server::start_with(&[SELF_SIGNED]);
     let package = example("greeter");
     server.submit(package.path());
-    let submission = server.json(&["--output", "json", "submission", &last(&server)]);
+    let submission = server.json(&["submission", &last(&server)]);
     assert_eq!(submission["state"], "published", "{submission}\n{}", server.log());
 }
 
