@@ -238,7 +238,7 @@ pub fn renew(tx: &mut Tx<'_>, digest: &Digest, now: Millis) -> Result<bool, Stat
 pub fn has_owner(
     view: &impl Read,
     digest: &Digest,
-    kind: &'static str,
+    kind: &str,
     prefix: &str,
 ) -> Result<bool, StateError> {
     Ok(!owner_keys(view, digest, kind, prefix, 1)?.is_empty())
@@ -251,7 +251,7 @@ pub fn has_owner(
 pub fn owner_keys(
     view: &impl Read,
     digest: &Digest,
-    kind: &'static str,
+    kind: &str,
     prefix: &str,
     limit: usize,
 ) -> Result<Vec<String>, StateError> {
