@@ -45,7 +45,8 @@ pub use handle::Blobs;
 pub use mend::{Flaw, Mended, OwnerView, mend_references};
 pub use reader::Reader;
 pub use references::{
-    Damage, INLINE_BYTES, Owner, Stored, has_owner, is_known, link, link_known, owner_keys, renew, unlink,
+    Damage, INLINE_BYTES, Owner, Stored, discard, has_owner, is_known, link, link_known, owner_keys, refers,
+    renew, unlink,
 };
 pub use totals::{BlobTotals, count_once, totals};
 pub use uploads::upload_offset;

@@ -39,5 +39,6 @@ pub use book::{Conflict, EventKey, NewChange, create, ended_event, signal};
 pub use context::TaskContext;
 pub use engine::Changes;
 pub use failure::{ChangeError, TaskFailure};
+pub use retention::{forget, log_stands};
 pub use task::{Step, Task, TaskSet, Woken};
 pub use view::{ChangeView, FailureView, TaskView};

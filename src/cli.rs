@@ -20,6 +20,7 @@ mod rootfs;
 mod serve;
 mod status;
 mod submit;
+mod upkeep;
 mod version;
 
 use std::process::ExitCode;
@@ -61,6 +62,9 @@ fn dispatch(arguments: &Arguments) -> Result<ExitCode, Failure> {
         Command::Remove { package, purge } => wait(install::remove(global, package, *purge)),
         Command::List => wait(install::list(global)),
         Command::Repo(command) => wait(repo::run(global, command)),
+        Command::Gc(options) => wait(upkeep::gc(global, options)),
+        Command::Verify(options) => wait(upkeep::verify(global, options)),
+        Command::Repair(options) => wait(upkeep::repair(global, options)),
         Command::Changes => wait(changes::list(global)),
         Command::Change { id } => wait(changes::show(global, id)),
         Command::Abort { id } => wait(changes::abort(global, id)),

@@ -28,6 +28,6 @@ pub use guard::guard;
 pub use load::{Flags, Loaded, default_root, load};
 pub use model::{
     AuthMode, BundleConfig, CallbackConfig, Config, LimitsConfig, LogConfig, RegistryConfig, RunnerConfig,
-    RunnerKind, SandboxConfig, StoreConfig, TlsConfig, TlsMode,
+    RunnerKind, SandboxConfig, StorageConfig, StoreConfig, TlsConfig, TlsMode,
 };
 pub use secret::{MIN_KEY_BYTES, Secret, SecretFileError};

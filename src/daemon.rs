@@ -11,6 +11,7 @@ mod compose;
 mod error;
 mod proof;
 mod root;
+mod upkeep;
 
 pub use bundle::{Posture, Provenance};
 pub use compose::{Ready, serve};

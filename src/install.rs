@@ -32,3 +32,4 @@ pub use error::{InstallError, InstallRefusal};
 pub use exec::{ExecError, exec};
 pub use folder::Mended;
 pub use installer::{InstallParts, InstalledView, Installer};
+pub use record::installed_stands;

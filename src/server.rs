@@ -35,6 +35,7 @@ mod router;
 mod socket;
 mod streams;
 mod transfer;
+mod upkeep;
 mod v2_path;
 
 #[cfg(test)]
@@ -44,3 +45,4 @@ pub use accept::{Bound, Server};
 pub use app::{SandboxProbe, ServerParts};
 pub use error::ServerError;
 pub use router::openapi;
+pub use upkeep::{Upkeep, UpkeepFigures, UpkeepReport, UpkeepWork};

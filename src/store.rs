@@ -34,6 +34,7 @@ mod manifest;
 mod pace;
 mod record;
 mod refusal;
+mod replays;
 mod resolver;
 mod result;
 mod service;
@@ -49,8 +50,9 @@ pub use manifest::{
     Command, Component, ComponentType, MANIFEST_FILE, Manifest, TestSection,
     parse_json as parse_manifest_json, parse_yaml as parse_manifest,
 };
-pub use record::SubmissionState;
+pub use record::{SubmissionState, submission_stands};
 pub use refusal::{RefusalKind, StoreRefusal};
+pub use replays::{KEPT_FOR, expire_replays};
 pub use service::{Store, StoreParts};
 pub use submit::{Submit, Submitted};
 pub use views::SubmissionView;

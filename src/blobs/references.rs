@@ -207,6 +207,21 @@ pub fn unlink(tx: &mut Tx<'_>, digest: &Digest, owner: &Owner, now: Millis) -> R
     Ok(())
 }
 
+/// As [`unlink`], for small bytes that nobody else was ever told of: when nobody else refers to them they go at once,
+/// without a grace.
+///
+/// # Errors
+/// As [`link`].
+pub fn discard(tx: &mut Tx<'_>, digest: &Digest, owner: &Owner, now: Millis) -> Result<(), StateError> {
+    unlink(tx, digest, owner, now)?;
+    let inline = tx.get(&BLOBS, digest)?.is_some_and(|record| record.inline && record.damage.is_none());
+    if inline && tx.scan(&REFERENCES, &Scan::prefix(digest), 1)?.is_empty() {
+        tx.delete(&BLOBS, digest)?;
+        tx.delete(&INLINE, digest)?;
+    }
+    Ok(())
+}
+
 /// The size of a known blob, in bytes; `None` as well for one whose bytes are damaged, so that they are sent again.
 ///
 /// # Errors
@@ -231,20 +246,23 @@ pub fn renew(tx: &mut Tx<'_>, digest: &Digest, now: Millis) -> Result<bool, Stat
     Ok(true)
 }
 
+/// Whether this owner refers to the digest.
+///
+/// # Errors
+/// [`StateError`] when the records cannot be read.
+pub fn refers(view: &impl Read, digest: &Digest, owner: &Owner) -> Result<bool, StateError> {
+    Ok(view.get(&REFERENCES, &owner.row(digest))?.is_some())
+}
+
 /// Whether an owner of this kind, whose key begins with `prefix`, refers to the digest. Reads one row.
 ///
 /// # Errors
 /// [`StateError`] when the records cannot be read.
-pub fn has_owner(
-    view: &impl Read,
-    digest: &Digest,
-    kind: &str,
-    prefix: &str,
-) -> Result<bool, StateError> {
+pub fn has_owner(view: &impl Read, digest: &Digest, kind: &str, prefix: &str) -> Result<bool, StateError> {
     Ok(!owner_keys(view, digest, kind, prefix, 1)?.is_empty())
 }
 
-/// The keys of the owners of this kind whose key begins with `prefix`, `limit` (≤ 1,000) at most.
+/// The keys of the owners of this kind whose key begins with `prefix` and is longer, `limit` (≤ 1,000) at most.
 ///
 /// # Errors
 /// [`StateError`] when the records cannot be read.

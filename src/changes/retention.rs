@@ -7,7 +7,7 @@ use super::record::{
     CHANGES, CONFLICTS, ChangeState, DATA, ENDED, READY, SAVED, SIGNALS, SIGNALS_AT, TASKS, UNFINISHED,
 };
 use crate::blobs::{self, Owner, Stored};
-use crate::names::{ChangeId, Millis};
+use crate::names::{ChangeId, Digest, Millis};
 use crate::state::{Read, Scan, StateError, Tx};
 
 /// How long every ended change is kept.
@@ -86,6 +86,47 @@ fn prune_changes(tx: &mut Tx<'_>, now: Millis) -> Result<(), StateError> {
         count -= 1;
     }
     put_number(tx, ENDED_COUNT, count)
+}
+
+/// Removes an ended change with its log, before its time; `false` when there is none, or it has not ended. For changes
+/// that come by the clock, so that they don't crowd out those that people made.
+///
+/// # Errors
+/// Those of the state.
+pub fn forget(tx: &mut Tx<'_>, now: Millis, id: &ChangeId) -> Result<bool, StateError> {
+    let Some(record) = tx.get(&CHANGES, id)? else { return Ok(false) };
+    let Some(ended) = record.ended else { return Ok(false) };
+    if let Some(log) = &record.log {
+        blobs::discard(tx, log, &log_owner(id), now)?;
+    }
+    remove(tx, id, ended, record.tasks)?;
+    let event = ended_event(id).as_str().to_owned();
+    if let Some(signal) = tx.get(&SIGNALS, &event)? {
+        tx.delete(&SIGNALS, &event)?;
+        tx.delete(&SIGNALS_AT, &(signal.at, event))?;
+    }
+    put_number(tx, ENDED_COUNT, number(tx, ENDED_COUNT)?.saturating_sub(1))?;
+    Ok(true)
+}
+
+/// Whether the ended change of this id has this log.
+///
+/// # Errors
+/// Those of the state.
+pub fn log_stands(tx: &Tx<'_>, key: &str, digest: &Digest) -> Result<bool, StateError> {
+    let Ok(id) = ChangeId::parse(key) else { return Ok(false) };
+    Ok(tx.get(&CHANGES, &id)?.is_some_and(|record| record.log.as_ref() == Some(digest)))
+}
+
+/// Removes the rows of an ended change.
+fn remove(tx: &mut Tx<'_>, id: &ChangeId, ended: Millis, tasks: u64) -> Result<(), StateError> {
+    for place in 0..tasks {
+        tx.delete(&TASKS, &(id.clone(), place))?;
+        tx.delete(&SAVED, &(id.clone(), place))?;
+    }
+    tx.delete(&DATA, id)?;
+    tx.delete(&CHANGES, id)?;
+    tx.delete(&ENDED, &(ended, id.clone()))
 }
 
 /// A signal may go when nobody can still be on the way to wait for it.

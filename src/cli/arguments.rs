@@ -95,6 +95,12 @@ pub(super) enum Command {
     List,
     /// Run an installed command in its jail; needs no daemon
     Exec(Exec),
+    /// Collect what nobody refers to: bytes of deleted images, leftovers of pushes
+    Gc(Gc),
+    /// Hash every blob again and set aside what is damaged; damage is exit code 4
+    Verify(Verify),
+    /// Look for records, references and files that do not fit together; flaws are exit code 4
+    Repair(Repair),
     /// List the changes, newest first
     Changes,
     /// Show a change: its tasks and its log
@@ -153,6 +159,31 @@ pub(super) struct Submit {
     /// Repeating a request with the same key gives the first answer
     #[arg(long, value_name = "KEY")]
     pub(super) idempotency_key: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Gc {
+    /// Only tell what would go, and why
+    #[arg(long)]
+    pub(super) dry_run: bool,
+    /// How long nobody must have wanted it [default: storage.collect_grace_seconds]; with 0, pushes under way lose
+    /// what no manifest names yet
+    #[arg(long, value_name = "SECONDS")]
+    pub(super) grace: Option<u64>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Verify {
+    /// Read at most so many megabytes a second [default: as fast as the disk gives]
+    #[arg(long, value_name = "MB", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(super) rate: Option<u64>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Repair {
+    /// Mend what is found; without it nothing is changed
+    #[arg(long)]
+    pub(super) apply: bool,
 }
 
 #[derive(Debug, Args)]

@@ -14,7 +14,7 @@ use super::error::ConfigError;
 use super::file;
 use super::model::{
     AuthMode, BundleConfig, CallbackConfig, Config, LimitsConfig, LogConfig, RegistryConfig, RunnerConfig,
-    RunnerKind, SandboxConfig, StoreConfig, TlsConfig, TlsMode,
+    RunnerKind, SandboxConfig, StorageConfig, StoreConfig, TlsConfig, TlsMode,
 };
 use super::secret::Secret;
 use super::settings::{SETTINGS, Shape, setting};
@@ -181,6 +181,10 @@ fn build(values: &Values, env: &BTreeMap<String, String>) -> Result<Config, Conf
                 RepoName::parse(text).ok().map(|name| name.to_string())
             })?,
             delete: values.with("registry.delete", "true or false", boolean)?.unwrap_or(true),
+        },
+        storage: StorageConfig {
+            collect_every_seconds: values.number("storage.collect_every_seconds", 0, 365 * 86_400)?,
+            collect_grace_seconds: values.number("storage.collect_grace_seconds", 0, 365 * 86_400)?,
         },
         sandbox: SandboxConfig {
             test_memory_bytes: values.number("sandbox.test_memory_bytes", 16 << 20, 1 << 40)?,

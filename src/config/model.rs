@@ -28,6 +28,8 @@ pub struct Config {
     pub log: LogConfig,
     /// The registry.
     pub registry: RegistryConfig,
+    /// What is kept, and for how long.
+    pub storage: StorageConfig,
     /// Limits of the jails that test packages.
     pub sandbox: SandboxConfig,
     /// Names that a request's `Host` may carry beside the listening address and that of `public_url`; lowercase.
@@ -131,6 +133,15 @@ pub struct RegistryConfig {
     pub default_repository: Option<String>,
     /// Whether clients may delete.
     pub delete: bool,
+}
+
+/// What is kept, and for how long.
+#[derive(Clone, Debug)]
+pub struct StorageConfig {
+    /// Time between two collections, in seconds; 0 is never by itself.
+    pub collect_every_seconds: u64,
+    /// How long nobody must have wanted something before it is collected, in seconds.
+    pub collect_grace_seconds: u64,
 }
 
 /// Limits of the jails that test packages.

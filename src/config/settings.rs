@@ -82,6 +82,8 @@ pub(super) static SETTINGS: &[Setting] = &[
     one("log.filter", Some("info")),
     one("registry.default_repository", None),
     one("registry.delete", Some("true")),
+    one("storage.collect_every_seconds", Some("3600")),
+    one("storage.collect_grace_seconds", Some("3600")),
     one("sandbox.test_memory_bytes", Some("134217728")),
     one("sandbox.test_processes", Some("128")),
     one("sandbox.test_wall_ms", Some("180000")),

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use tokio_util::sync::CancellationToken;
+
 use crate::access::{self, Access, AccessParts, Mode};
 use crate::audit;
 use crate::blobs::Blobs;
@@ -27,6 +29,7 @@ use super::bundle::{self, Posture};
 use super::certificate;
 use super::proof::{self, Proof};
 use super::root::Root;
+use super::upkeep::{Keeper, KeeperParts, Retention};
 
 /// More changes than are ever kept.
 const SCAN: usize = 1_000;
@@ -172,6 +175,18 @@ pub async fn serve(
         manifest_cap_bytes: config.limits.manifest_cap_bytes,
     });
     registry.load().await?;
+    let storage = &config.storage;
+    let keeper = Keeper::new(KeeperParts {
+        state: state.clone(),
+        blobs: blobs.clone(),
+        changes: changes.clone(),
+        clock: clock.clone(),
+        random: random.clone(),
+        grace: Duration::from_secs(storage.collect_grace_seconds),
+        every: (storage.collect_every_seconds > 0)
+            .then(|| Duration::from_secs(storage.collect_every_seconds)),
+        before_collection: vec![Arc::new(Retention(registry.clone()))],
+    });
 
     let proved: Arc<OnceLock<Proof>> = Arc::new(OnceLock::new());
     let sandbox_probe = probe(&sandbox, &unpacked.runtime, proved.clone());
@@ -185,6 +200,7 @@ pub async fn serve(
             installer: installer.clone(),
             changes: changes.clone(),
             tls: tls.clone(),
+            upkeep: Arc::new(keeper.clone()),
             access,
             clock,
             random,
@@ -208,12 +224,14 @@ pub async fn serve(
     });
 
     let stopping = Cancel::new()?;
+    let ending = CancellationToken::new();
     let recovery = {
         let (state, changes, installer, trees) =
             (state.clone(), changes.clone(), installer.clone(), trees.clone());
         let (digest, tools) = (unpacked.posture.bundle_digest.clone(), unpacked.tools.clone());
         let bundle_chain = bundle::chain(&unpacked.bundle)?;
         let (proved, store, stopping) = (proved.clone(), store.clone(), stopping.clone());
+        let (keeper, ending) = (keeper.clone(), ending.clone());
         tokio::spawn(async move {
             let outcome = recover(&state, &changes, &installer, &trees, bundle_chain).await;
             if let Err(error) = outcome {
@@ -230,7 +248,10 @@ pub async fn serve(
             let mut tasks = TaskSet::new();
             store.register(&mut tasks);
             installer.register(&mut tasks);
+            keeper.register(&mut tasks);
             changes.start(tasks);
+            // Not before changes run: one that an earlier process began goes on first.
+            let _tending = tokio::spawn(keeper.tend(ending));
             let proof =
                 proof::prove(&state, &sandbox, &digest, tools, &stopping).await.unwrap_or_else(|error| {
                     Proof::Refused { why: format!("the run-time proof could not be read: {error}") }
@@ -263,6 +284,7 @@ pub async fn serve(
     bound.serve(stop).await;
     tending.abort();
     refreshing.abort();
+    ending.cancel();
     recovery.await?;
     changes.stop().await;
     state.close().await?;

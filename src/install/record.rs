@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::blobs::Owner;
 use crate::names::{ChangeId, CommandName, Digest, Millis, PackId, PackageName, Version};
 use crate::packs::Pack;
-use crate::state::{Read, Scan, StateError, Table, record};
+use crate::state::{Read, Scan, StateError, Table, Tx, record};
 use crate::trees::LayerRef;
 
 /// Installed packs.
@@ -88,6 +88,17 @@ impl Installed {
     pub(crate) fn owner(&self) -> Owner {
         Owner::new("installed", format!("{}#{}", self.id, self.revision))
     }
+}
+
+/// Whether a pack is installed, now or as the revision before, under this key.
+///
+/// # Errors
+/// [`StateError`] when the state cannot be read.
+pub fn installed_stands(tx: &Tx<'_>, key: &str, digest: &Digest) -> Result<bool, StateError> {
+    let Some(id) = key.rsplit_once('#').and_then(|(id, _)| PackId::parse(id).ok()) else { return Ok(false) };
+    let Some(record) = tx.get(&INSTALLED, &id)? else { return Ok(false) };
+    let mut revisions = std::iter::once(&record).chain(record.previous.as_deref());
+    Ok(revisions.any(|one| format!("{}#{}", one.id, one.revision) == key && one.blobs.contains(digest)))
 }
 
 /// All records, in the order of their names.

@@ -7,6 +7,7 @@ use crate::audit;
 use crate::blobs::Reader;
 use crate::names::{Digest, RepoName};
 use crate::repos;
+use crate::state::StateError;
 
 /// A blob that a repository holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,8 +31,29 @@ impl Registry {
         let repo = self.0.repository(who, Right::Pull, name)?;
         let digest = digest(text)?;
         let key = (repo.clone(), digest.clone());
-        let at = self.0.state.read(move |view| repos::blob_at(view, &key.0, &key.1)).await?;
-        match at {
+        let now = self.0.clock.now();
+        let (at, due) = self
+            .0
+            .state
+            .read(move |view| {
+                let at = repos::blob_at(view, &key.0, &key.1)?;
+                // What was found damaged counts as not there, so that it is pushed again.
+                let at = match at {
+                    Some(at) if crate::blobs::is_known(view, &at.stored)?.is_some() => Some(at),
+                    _ => None,
+                };
+                let due = at.is_some() && repos::renewal_due(view, now, &key.0, &key.1)?;
+                Ok::<_, StateError>((at, due))
+            })
+            .await?;
+        // Whoever is told "it is here" has the whole grace to name it. It may have been let go of at this moment.
+        let held = if due {
+            let key = (repo.clone(), digest.clone());
+            self.0.state.write(move |tx| repos::renew_blob(tx, now, &key.0, &key.1)).await?
+        } else {
+            true
+        };
+        match at.filter(|_| held) {
             Some(at) => Ok(BlobFound { repo, digest, stored: at.stored, size: at.size }),
             None => Err(RegistryError::BlobUnknown { repo, digest }),
         }

@@ -131,7 +131,17 @@ impl Registry {
         let repo = self.0.repository(who, Right::Pull, name)?;
         let asked = parse_asked(&repo, reference)?;
         let key = repo.clone();
-        let found = self.0.state.read(move |view| repos::get_manifest(view, &key, &asked)).await?;
+        let found = self
+            .0
+            .state
+            .read(move |view| {
+                // What was found damaged counts as not there, so that it is pushed again.
+                match repos::get_manifest(view, &key, &asked)? {
+                    Some(found) if crate::blobs::is_known(view, &found.stored)?.is_some() => Ok(Some(found)),
+                    _ => Ok::<_, crate::state::StateError>(None),
+                }
+            })
+            .await?;
         let found = found.ok_or_else(|| unknown(&repo, reference))?;
         self.0.pulls.note(&repo, &found.digest, self.0.clock.now());
         self.0.repositories.pulled(&repo);

@@ -5,7 +5,7 @@ use super::tables::{BLOBS, CATALOGUE, CatalogueRecord, HOLDERS, KEEPS, MANIFESTS
 use super::{holdings, manifests};
 use crate::blobs::{self, Flaw, Mended, Owner, Stored};
 use crate::names::{Digest, RepoName, Tag};
-use crate::state::{MAX_SCAN_ROWS, Read, Scan, StateError, Tx};
+use crate::state::{Key, MAX_SCAN_ROWS, Read, Scan, StateError, Table, Tx, Value};
 
 /// Rows of one transaction: each of them asks some more.
 const PAGE: usize = 100;
@@ -141,8 +141,7 @@ fn refer(
     (size, act): (u64, bool),
     flaws: &mut Vec<Flaw>,
 ) -> Result<(), StateError> {
-    let found = blobs::owner_keys(tx, digest, kind, key, 1)?;
-    if found.first().is_some_and(|found| found == key) {
+    if blobs::refers(tx, digest, owner)? {
         return Ok(());
     }
     let remedy = "the reference is written";
@@ -254,14 +253,13 @@ fn mend_catalogue(tx: &mut Tx<'_>, at: &str, act: bool, flaws: &mut Vec<Flaw>) -
         return Ok((0, None));
     };
     let next = Some(repo.to_string());
-    let (Some(manifests), Some(blobs)) = (rows(tx, &MANIFESTS, &repo)?, rows(tx, &BLOBS, &repo)?) else {
-        return Ok((1, next));
-    };
-    if (record.manifests, record.blobs) != (manifests, blobs) {
+    let counted = (rows(tx, &MANIFESTS, &repo)?, rows(tx, &BLOBS, &repo)?, rows(tx, &TAGS, &repo)?);
+    let (Some(manifests), Some(blobs), Some(tags)) = counted else { return Ok((1, next)) };
+    if (record.manifests, record.blobs, record.tags) != (manifests, blobs, tags) {
         flaws.push(Flaw::new("count_wrong", &repo, "it is counted anew"));
         if act {
             catalogue::count(tx, &repo, |held| {
-                *held = CatalogueRecord { manifests, blobs, ..*held };
+                *held = CatalogueRecord { manifests, blobs, tags, ..*held };
             })?;
         }
     }
@@ -269,9 +267,9 @@ fn mend_catalogue(tx: &mut Tx<'_>, at: &str, act: bool, flaws: &mut Vec<Flaw>) -
 }
 
 /// How many rows a repository has in the table; `None` when there are too many to be counted at once.
-fn rows<V: crate::state::Value>(
+fn rows<K: Key, V: Value>(
     tx: &Tx<'_>,
-    table: &crate::state::Table<(RepoName, Digest), V>,
+    table: &Table<(RepoName, K), V>,
     repo: &RepoName,
 ) -> Result<Option<u64>, StateError> {
     let (mut scan, mut count) = (Scan::prefix(repo), 0);

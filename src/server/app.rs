@@ -9,6 +9,7 @@ use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use super::metrics::Metrics;
+use super::upkeep::Upkeep;
 use crate::access::Access;
 use crate::blobs::Blobs;
 use crate::changes::Changes;
@@ -39,6 +40,8 @@ pub struct ServerParts {
     pub changes: Changes,
     /// TLS of the port; without it the port speaks plain HTTP.
     pub tls: Option<Tls>,
+    /// Long work on what is stored.
+    pub upkeep: Arc<dyn Upkeep>,
     /// Who may do what.
     pub access: Access,
     /// The time.

@@ -15,7 +15,8 @@ use super::challenge::TOKEN_PATH;
 use super::errors::ApiError;
 use super::guard::{Guard, guard};
 use super::handlers::{
-    audit, changes, health, installed, metrics, packages, repositories, status, submissions, token, v2,
+    audit, changes, collections, damage, health, installed, metrics, packages, repairs, reports,
+    repositories, status, submissions, token, v2, verifications,
 };
 use super::observe::{Observer, observe};
 
@@ -48,6 +49,11 @@ fn described() -> OpenApiRouter<App> {
         .routes(routes!(repositories::images::list))
         .routes(routes!(repositories::tags::list, repositories::tags::delete))
         .routes(routes!(repositories::retention::preview, repositories::retention::apply))
+        .routes(routes!(collections::create::create))
+        .routes(routes!(verifications::create::create))
+        .routes(routes!(repairs::create::create))
+        .routes(routes!(reports::show::show))
+        .routes(routes!(damage::list::list))
         .routes(routes!(audit::list::list))
         .routes(routes!(status::show::show))
         .route("/v2", any(v2::base))
@@ -100,10 +106,14 @@ mod tests {
                 "/v1/changes",
                 "/v1/changes/{id}",
                 "/v1/changes/{id}/abort",
+                "/v1/collections",
+                "/v1/damaged-blobs",
                 "/v1/installed",
                 "/v1/installed/{name}",
                 "/v1/packages",
                 "/v1/packages/{name}",
+                "/v1/repairs",
+                "/v1/reports/{change}",
                 "/v1/repositories",
                 "/v1/repositories/{name}",
                 "/v1/repositories/{name}/images",
@@ -114,6 +124,7 @@ mod tests {
                 "/v1/submissions/{id}",
                 "/v1/submissions/{id}/container-result",
                 "/v1/submissions/{id}/events",
+                "/v1/verifications",
             ]
         );
         let text = described.to_json().unwrap_or_default();
@@ -122,6 +133,6 @@ mod tests {
         ids.sort_unstable();
         let count = ids.len();
         ids.dedup();
-        assert_eq!((count, ids.len()), (27, 27), "{ids:?}");
+        assert_eq!((count, ids.len()), (32, 32), "{ids:?}");
     }
 }

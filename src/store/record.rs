@@ -301,6 +301,17 @@ pub(crate) fn owner(id: &SubmissionId) -> Owner {
     Owner::new("submission", id.as_str())
 }
 
+/// Whether a submission of this id is recorded; what it names of its blobs only it knows.
+///
+/// # Errors
+/// [`StateError`] when the state cannot be read.
+pub fn submission_stands(tx: &Tx<'_>, key: &str, _digest: &Digest) -> Result<bool, StateError> {
+    match SubmissionId::parse(key) {
+        Ok(id) => Ok(tx.get(&SUBMISSION_BYTES, &id)?.is_some()),
+        Err(_) => Ok(false),
+    }
+}
+
 /// Links a blob to the submission and gives the row that names it.
 pub(crate) fn link(tx: &mut Tx<'_>, id: &SubmissionId, stored: &Stored) -> Result<BlobRow, StateError> {
     blobs::link(tx, stored, &owner(id))?;

@@ -37,7 +37,7 @@ pub(in crate::server) struct ChangeShown {
 }
 
 /// The id, or the answer that there is no such change: what can't be one names none.
-pub(super) fn parse(id: &str) -> ApiResult<ChangeId> {
+pub(in crate::server::handlers) fn parse(id: &str) -> ApiResult<ChangeId> {
     ChangeId::parse(id).map_err(|error| {
         ApiError::new(
             http::StatusCode::NOT_FOUND,

@@ -37,7 +37,7 @@ pub(in crate::server) struct Begun {
 }
 
 /// Answers that a change does the work from here.
-pub(super) fn begun(change: &ChangeId) -> Response {
+pub(in crate::server::handlers) fn begun(change: &ChangeId) -> Response {
     let location = [(header::LOCATION, format!("/v1/changes/{change}"))];
     (StatusCode::ACCEPTED, location, Json(Begun { change: change.to_string() })).into_response()
 }

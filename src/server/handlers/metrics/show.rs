@@ -31,6 +31,10 @@ pub(in crate::server) async fn show(State(app): State<App>, caller: Caller) -> A
     let spent = seconds(stats.commit_micros_total);
     measured.state_commit_seconds.inner().store(spent.to_bits(), Ordering::Relaxed);
     measured.state_commit_max_seconds.set(seconds(stats.commit_micros_max));
+    let figures = app.parts.upkeep.figures();
+    measured.collections.inner().store(figures.collections, Ordering::Relaxed);
+    measured.collected_blobs.inner().store(figures.collected_blobs, Ordering::Relaxed);
+    measured.collected_bytes.inner().store(figures.collected_bytes, Ordering::Relaxed);
     let oldest = app.parts.changes.oldest_waiting().await?;
     let waited = oldest.map_or(0.0, |since| app.parts.clock.now().since(since).as_secs_f64());
     measured.oldest_waiting_seconds.set(waited);

@@ -1,0 +1,3 @@
+//! Runs of upkeep: `collections`.
+
+pub(in crate::server) mod create;

@@ -1,0 +1,3 @@
+//! Blobs that were found damaged.
+
+pub(in crate::server) mod list;

@@ -1,0 +1,3 @@
+//! Runs of upkeep: `repairs`.
+
+pub(in crate::server) mod create;

@@ -1,0 +1,3 @@
+//! Reports of runs of upkeep.
+
+pub(in crate::server) mod show;

@@ -1,0 +1,3 @@
+//! Runs of upkeep: `verifications`.
+
+pub(in crate::server) mod create;
