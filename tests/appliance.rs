@@ -15,6 +15,8 @@ mod bundles;
 mod callbacks;
 #[path = "appliance/clients.rs"]
 mod clients;
+#[path = "appliance/collection.rs"]
+mod collection;
 #[path = "appliance/command_line.rs"]
 mod command_line;
 #[path = "appliance/conformance.rs"]
