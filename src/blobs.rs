@@ -24,6 +24,7 @@
 
 mod collect;
 mod error;
+mod files;
 mod handle;
 mod layout;
 mod mend;
@@ -41,6 +42,8 @@ mod tests;
 
 pub use collect::{Collected, Cursor, Sweep};
 pub use error::BlobError;
+#[cfg(test)]
+pub(crate) use files::{Call, Disk};
 pub use handle::Blobs;
 pub use mend::{Flaw, Mended, OwnerView, mend_references};
 pub use reader::Reader;

@@ -30,6 +30,9 @@ mod retention;
 mod sessions;
 mod uploads;
 
+#[cfg(test)]
+mod durability;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 

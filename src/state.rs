@@ -32,6 +32,8 @@ mod writer;
 #[cfg(any(test, feature = "fault-points"))]
 mod fixture;
 #[cfg(test)]
+pub(crate) mod simulated;
+#[cfg(test)]
 mod tests;
 
 pub use error::StateError;

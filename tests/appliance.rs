@@ -25,6 +25,8 @@ mod conformance;
 mod crash;
 #[path = "appliance/crash_install.rs"]
 mod crash_install;
+#[path = "appliance/crash_registry.rs"]
+mod crash_registry;
 #[path = "appliance/demo.rs"]
 mod demo;
 #[path = "appliance/failures.rs"]

@@ -8,10 +8,11 @@
 //! brings the same bytes waits at the moment when it would find the old file and keep it. A reader that has the file
 //! open reads on; one that found the record but not the file asks the records again.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
+use super::files::{Access, Kind, Listed};
 use super::handle::{Inner, blocking};
 use super::pins::Seized;
 use super::references::{BLOBS, BlobRecord, DAMAGED, INLINE, REFERENCES};
@@ -129,9 +130,8 @@ impl Blobs {
 }
 
 /// How long ago the file was written to; a time in the future is no age at all.
-pub(super) fn age(store: &Inner, found: &std::fs::Metadata) -> Duration {
-    let written = found.modified().unwrap_or(SystemTime::UNIX_EPOCH);
-    let written = written.duration_since(UNIX_EPOCH).unwrap_or_default();
+pub(super) fn age(store: &Inner, found: &Listed) -> Duration {
+    let written = found.modified.duration_since(UNIX_EPOCH).unwrap_or_default();
     let now = Duration::from_millis(store.clock.now().0);
     now.saturating_sub(written)
 }
@@ -270,11 +270,11 @@ pub(super) fn remove_unnamed(store: &Inner, seized: &[Seized]) -> Result<Gone, B
     for (digest, named) in digests.iter().zip(named) {
         let Some(path) = store.layout.blob(digest).filter(|_| !named) else { continue };
         store.faults.pass("blobs.collect.before_unlink");
-        let size = fs_err::symlink_metadata(&path).map(|found| found.len());
-        match fs_err::remove_file(&path) {
+        let size = store.files.open(&path, Access::Read).and_then(|file| file.status());
+        match store.files.remove(&path) {
             Ok(()) => {
                 gone.files += 1;
-                gone.bytes += size.unwrap_or_default();
+                gone.bytes += size.map_or(0, |found| found.length);
             }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
             Err(error) => return Err(io(error)),
@@ -298,13 +298,10 @@ fn files(store: &Inner, first: u8, sweep: Sweep) -> Result<(Cursor, Collected), 
     let mut total = Collected::default();
     let io = BlobError::io("look through the files of blobs");
     let mut ours = Vec::new();
-    for entry in fs_err::read_dir(store.layout.folder(first)).map_err(&io)? {
-        let entry = entry.map_err(&io)?;
-        let name = entry.file_name();
-        let digest = name.to_str().and_then(|hex| Digest::parse(&format!("sha256:{hex}")).ok());
-        let Ok(found) = fs_err::symlink_metadata(entry.path()) else { continue };
-        match digest.filter(|digest| found.is_file() && digest.hex().starts_with(&format!("{first:02x}"))) {
-            Some(digest) => ours.push((digest, found.len(), age(store, &found))),
+    for found in store.files.list(&store.layout.folder(first)).map_err(&io)? {
+        let digest = found.name.to_str().and_then(|hex| Digest::parse(&format!("sha256:{hex}")).ok());
+        match digest.filter(|digest| found.kind == Kind::File && digest.hex().starts_with(&format!("{first:02x}"))) {
+            Some(digest) => ours.push((digest, found.length, age(store, &found))),
             None => total.strangers += 1,
         }
     }

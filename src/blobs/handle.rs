@@ -1,12 +1,13 @@
 //! The handle on all blobs.
 
-use std::io::{Read as _, Write as _};
+use std::io::{IoSlice, Read as _};
 use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::task::spawn_blocking;
 
+use super::files::{Access, Files, RealFiles};
 use super::layout::Layout;
 use super::pins::Pins;
 use super::reader::Buffers;
@@ -24,6 +25,7 @@ const READ_BYTES: usize = 256 * 1_024;
 pub struct Blobs(Arc<Inner>);
 
 pub(super) struct Inner {
+    pub(super) files: Arc<dyn Files>,
     pub(super) layout: Layout,
     pub(super) state: State,
     pub(super) clock: Arc<dyn Clock>,
@@ -47,11 +49,23 @@ impl Blobs {
         random: Arc<dyn Random>,
         faults: Faults,
     ) -> Result<Self, BlobError> {
+        Self::open_on(Arc::new(RealFiles), root, state, clock, random, faults).await
+    }
+
+    /// As [`Blobs::open`], on these files.
+    pub(crate) async fn open_on(
+        files: Arc<dyn Files>,
+        root: &Path,
+        state: State,
+        clock: Arc<dyn Clock>,
+        random: Arc<dyn Random>,
+        faults: Faults,
+    ) -> Result<Self, BlobError> {
         let root = root.to_owned();
         blocking(move || {
-            let layout = Layout::make(&root)?;
+            let layout = Layout::make(&*files, &root)?;
             let (active, buffers, pins) = (Active::default(), Arc::default(), Arc::default());
-            let inner = Inner { layout, state, clock, random, faults, active, buffers, pins };
+            let inner = Inner { files, layout, state, clock, random, faults, active, buffers, pins };
             let expired = uploads::sweep_expired(&inner)?;
             let unnamed = uploads::sweep_unnamed(&inner)?;
             if expired + unnamed > 0 {
@@ -154,7 +168,8 @@ impl Blobs {
     /// Opens a known blob; `None` when no record names the digest.
     ///
     /// # Errors
-    /// [`BlobError::Missing`] when its file is gone; [`BlobError::Io`], [`BlobError::State`].
+    /// [`BlobError::Missing`] when its file is gone, [`BlobError::Damaged`] when it is not as long as it should be;
+    /// [`BlobError::Io`], [`BlobError::State`].
     pub async fn open_blob(&self, digest: &Digest) -> Result<Option<Reader>, BlobError> {
         let (blobs, digest) = (self.clone(), digest.clone());
         blocking(move || blobs.open_blob_blocking(&digest)).await
@@ -180,8 +195,16 @@ impl Blobs {
                     None => return Ok(None),
                 },
             };
-            match fs_err::File::open(path) {
-                Ok(file) => return Ok(Some(Reader::file(file, size, Arc::clone(&self.0.buffers)))),
+            let opened =
+                self.0.files.open(&path, Access::Read).and_then(|file| Ok((file.status()?.length, file)));
+            match opened {
+                Ok((length, file)) if length == size => {
+                    return Ok(Some(Reader::file(file, size, Arc::clone(&self.0.buffers))));
+                }
+                Ok((length, _)) => {
+                    tracing::error!(%digest, size, length, "the file of a blob does not have its length");
+                    return Err(BlobError::Damaged(digest.clone()));
+                }
                 // Its last reference went and it was collected since the record was read: the record is asked again.
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound && again => again = false,
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
@@ -214,7 +237,7 @@ impl Blobs {
             None | Some(Place::SetAside) => Ok(None),
             Some(Place::Lost) => Err(BlobError::Missing(digest.clone())),
             Some(Place::Inline(bytes)) => Ok(Some(Stored::inline(digest.clone(), bytes))),
-            Some(Place::File { size }) => match fs_err::metadata(path) {
+            Some(Place::File { size }) => match self.0.files.open(&path, Access::Read) {
                 Ok(_) => Ok(Some(Stored::file(digest.clone(), size, pin))),
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                     Err(BlobError::Missing(digest.clone()))
@@ -240,12 +263,13 @@ impl Blobs {
             }
             let size = reader.size();
             let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or_default());
-            // One byte more than it should have, so that a file that grew is found without reading all of it.
-            reader
-                .into_blocking()
-                .take(size + 1)
-                .read_to_end(&mut bytes)
-                .map_err(BlobError::io("read a blob"))?;
+            match reader.into_blocking().read_to_end(&mut bytes) {
+                // It was cut off since it was opened.
+                Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
+                    return Err(BlobError::Damaged(digest));
+                }
+                read => read.map_err(BlobError::io("read a blob"))?,
+            };
             if digest.names(&bytes) { Ok(bytes.into()) } else { Err(BlobError::Damaged(digest)) }
         })
         .await
@@ -270,17 +294,19 @@ impl Blobs {
             let id = UploadId::new(&*store.clock, &*store.random);
             let path = store.layout.upload(&id);
             let checked = (|| {
-                let mut file = fs_err::File::create_new(&path)?;
-                file.write_all(id.as_str().as_bytes())?;
-                file.sync_all()?;
-                let found = fs_err::read(&path)?;
-                if found == id.as_str().as_bytes() {
+                let bytes = id.as_str().as_bytes();
+                let file = store.files.create(&path)?;
+                let written = file.write_at(&[IoSlice::new(bytes)], 0)?;
+                file.sync()?;
+                let mut found = Vec::with_capacity(bytes.len());
+                store.files.open(&path, Access::Read)?.read_at(&mut found, 0)?;
+                if written == bytes.len() && found == bytes {
                     Ok(())
                 } else {
                     Err(std::io::ErrorKind::InvalidData.into())
                 }
             })();
-            let removed = fs_err::remove_file(&path);
+            let removed = store.files.remove(&path);
             checked.and(removed).map_err(BlobError::io("write to the folder of uploads"))
         })
         .await

@@ -1,14 +1,11 @@
 //! The folders: where a blob and an upload lie, and how a file becomes a blob.
 
-use std::io::ErrorKind;
-use std::os::unix::fs::PermissionsExt as _;
+use std::io::{ErrorKind, IoSlice};
 use std::path::{Path, PathBuf};
 
 use super::BlobError;
+use super::files::{Access, Files, OpenFile};
 use crate::names::{Algorithm, Digest, Faults, UploadId};
-
-/// Nobody writes to a blob again.
-const BLOB_MODE: u32 = 0o444;
 
 /// `<root>/blobs/sha256/<2>/<64 hex>` and `<root>/uploads/<id>`.
 #[derive(Debug)]
@@ -20,27 +17,24 @@ pub(super) struct Layout {
 
 impl Layout {
     /// Makes the folders that are missing, and syncs those that hold them.
-    pub(super) fn make(root: &Path) -> Result<Self, BlobError> {
+    ///
+    /// They are synced also when none was missing: the process that made them may have ended before it came to that.
+    pub(super) fn make(files: &dyn Files, root: &Path) -> Result<Self, BlobError> {
+        let blobs = root.join("blobs");
         let layout = Self {
-            sha256: root.join("blobs").join("sha256"),
+            sha256: blobs.join("sha256"),
             uploads: root.join("uploads"),
             quarantine: root.join("quarantine"),
         };
         let io = BlobError::io("make the folders of blobs");
-        fs_err::create_dir_all(&layout.sha256).map_err(&io)?;
-        fs_err::create_dir_all(&layout.uploads).map_err(&io)?;
-        let mut made = false;
-        for first in 0..=u8::MAX {
-            match fs_err::create_dir(layout.sha256.join(format!("{first:02x}"))) {
-                Ok(()) => made = true,
-                Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
-                Err(error) => return Err(io(error)),
-            }
+        for folder in [&blobs, &layout.sha256, &layout.uploads] {
+            files.make_folder(folder).map_err(&io)?;
         }
-        if made {
-            for folder in [&layout.sha256, &root.join("blobs"), &layout.uploads, root] {
-                sync_folder(folder).map_err(&io)?;
-            }
+        for first in 0..=u8::MAX {
+            files.make_folder(&layout.sha256.join(format!("{first:02x}"))).map_err(&io)?;
+        }
+        for folder in [&layout.sha256, &blobs, root] {
+            files.sync_folder(folder).map_err(&io)?;
         }
         Ok(layout)
     }
@@ -64,38 +58,50 @@ impl Layout {
         self.sha256.join(format!("{first:02x}"))
     }
 
-    /// A free name in `<root>/quarantine`.
-    fn aside(&self, digest: &Digest) -> std::io::Result<PathBuf> {
-        fs_err::create_dir_all(&self.quarantine)?;
+    /// A free name in `<root>/quarantine`, whose folder has a durable name.
+    fn aside(&self, files: &dyn Files, digest: &Digest) -> std::io::Result<PathBuf> {
+        files.make_folder(&self.quarantine)?;
+        files.sync_folder(self.quarantine.parent().ok_or(ErrorKind::NotFound)?)?;
         let mut target = self.quarantine.join(digest.hex());
         for number in 1_u32.. {
-            if !target.try_exists()? {
-                break;
+            match files.open(&target, Access::Read) {
+                Err(error) if error.kind() == ErrorKind::NotFound => break,
+                Ok(_) | Err(_) => target = self.quarantine.join(format!("{}.{number}", digest.hex())),
             }
-            target = self.quarantine.join(format!("{}.{number}", digest.hex()));
         }
         Ok(target)
     }
 
     /// Writes damaged bytes that had no file of their own to `<root>/quarantine`.
-    pub(super) fn keep_aside(&self, digest: &Digest, bytes: &[u8]) -> std::io::Result<()> {
-        fs_err::write(self.aside(digest)?, bytes)
+    pub(super) fn keep_aside(
+        &self,
+        files: &dyn Files,
+        digest: &Digest,
+        bytes: &[u8],
+    ) -> std::io::Result<()> {
+        let file = files.create(&self.aside(files, digest)?)?;
+        let mut at = 0;
+        while at < bytes.len() {
+            match file.write_at(&[IoSlice::new(&bytes[at..])], at as u64)? {
+                0 => return Err(ErrorKind::WriteZero.into()),
+                count => at += count,
+            }
+        }
+        file.sync()?;
+        files.sync_folder(&self.quarantine)
     }
 
     /// Moves the file of a damaged blob to `<root>/quarantine/<hex>`, or beside what is there already; when this returns,
     /// both names are durable. `None` when the file is gone.
-    pub(super) fn set_aside(&self, digest: &Digest) -> std::io::Result<Option<PathBuf>> {
+    pub(super) fn set_aside(&self, files: &dyn Files, digest: &Digest) -> std::io::Result<Option<PathBuf>> {
         let source = self.blob(digest).ok_or(ErrorKind::Unsupported)?;
-        let target = self.aside(digest)?;
-        match fs_err::rename(&source, &target) {
+        let target = self.aside(files, digest)?;
+        match files.rename(&source, &target) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             other => other?,
         }
-        sync_folder(&self.quarantine)?;
-        if let Some(root) = self.quarantine.parent() {
-            sync_folder(root)?;
-        }
-        sync_folder(source.parent().ok_or(ErrorKind::NotFound)?)?;
+        files.sync_folder(&self.quarantine)?;
+        files.sync_folder(source.parent().ok_or(ErrorKind::NotFound)?)?;
         Ok(Some(target))
     }
 
@@ -105,30 +111,32 @@ impl Layout {
     /// bytes are the same. It is synced nevertheless, as the writer who made it may not have come that far.
     pub(super) fn close(
         &self,
-        upload: &fs_err::File,
+        files: &dyn Files,
+        upload: (&dyn OpenFile, &Path),
         digest: &Digest,
         size: u64,
         faults: &Faults,
     ) -> std::io::Result<()> {
+        let (upload, path) = upload;
         let target = self.blob(digest).ok_or(ErrorKind::Unsupported)?;
         let folder = target.parent().ok_or(ErrorKind::NotFound)?;
-        if fs_err::metadata(&target).is_ok_and(|found| found.is_file() && found.len() == size) {
-            fs_err::File::open(&target)?.sync_all()?;
-            sync_folder(folder)?;
-            return fs_err::remove_file(upload.path());
+        if let Ok(found) = files.open(&target, Access::Read)
+            && found.status().is_ok_and(|status| status.length == size)
+        {
+            faults.pass("blobs.close.found.before_fsync");
+            found.sync()?;
+            files.sync_folder(folder)?;
+            faults.pass("blobs.close.found.after_dirsync");
+            return files.remove(path);
         }
-        upload.set_permissions(std::fs::Permissions::from_mode(BLOB_MODE))?;
+        upload.seal()?;
         faults.pass("blobs.close.before_fsync");
-        upload.sync_all()?;
+        upload.sync()?;
         faults.pass("blobs.close.after_fsync");
-        fs_err::rename(upload.path(), &target)?;
+        files.rename(path, &target)?;
         faults.pass("blobs.close.after_rename");
-        sync_folder(folder)?;
+        files.sync_folder(folder)?;
         faults.pass("blobs.close.after_dirsync");
         Ok(())
     }
-}
-
-fn sync_folder(folder: &Path) -> std::io::Result<()> {
-    fs_err::File::open(folder)?.sync_all()
 }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::files::Access;
 use super::handle::{Inner, blocking};
 use super::references::{BLOBS, BlobRecord, DAMAGED, INLINE, REFERENCES};
 use super::{BlobError, Blobs};
@@ -144,9 +145,8 @@ fn page(store: &Inner, after: Option<&Digest>, act: bool) -> Result<(Mended, Vec
             store.state.read_blocking(|view| view.get(&INLINE, &digest))?.map(|bytes| bytes.0.len() as u64)
         } else {
             let path = store.layout.blob(&digest);
-            path.and_then(|path| fs_err::metadata(path).ok())
-                .filter(std::fs::Metadata::is_file)
-                .map(|at| at.len())
+            let opened = path.map(|path| store.files.open(&path, Access::Read).and_then(|file| file.status()));
+            opened.and_then(Result::ok).map(|found| found.length)
         };
         if there != Some(record.size) {
             // It may have been collected since.

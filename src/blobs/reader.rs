@@ -1,12 +1,14 @@
 //! Reading a blob: as a stream of large pieces, or blocking.
 
-use std::io::{self, BufReader, Cursor};
+use std::io::{self, Cursor};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use futures_util::stream::{self, BoxStream, StreamExt as _};
 use tokio::task::{JoinHandle, spawn_blocking};
+
+use super::files::{OpenFile, Sequential};
 
 /// How many bytes a piece has; the last may have less.
 pub(super) const PIECE_BYTES: usize = 256 * 1_024;
@@ -60,7 +62,7 @@ pub struct Reader {
 #[derive(Debug)]
 enum Source {
     Inline(Bytes),
-    File { file: fs_err::File, buffers: Arc<Buffers> },
+    File { file: Box<dyn OpenFile>, buffers: Arc<Buffers> },
 }
 
 impl Reader {
@@ -68,7 +70,7 @@ impl Reader {
         Self { size: bytes.len() as u64, source: Source::Inline(bytes) }
     }
 
-    pub(super) fn file(file: fs_err::File, size: u64, buffers: Arc<Buffers>) -> Self {
+    pub(super) fn file(file: Box<dyn OpenFile>, size: u64, buffers: Arc<Buffers>) -> Self {
         Self { source: Source::File { file, buffers }, size }
     }
 
@@ -94,26 +96,26 @@ impl Reader {
                 stream::iter((!piece.is_empty()).then_some(Ok(piece))).boxed()
             }
             Source::File { file, buffers } => {
-                let mut pieces = Pieces { file: Arc::new(file), buffers, at: start, end, ahead: None };
+                let mut pieces = Pieces { file: file.into(), buffers, at: start, end, ahead: None };
                 pieces.read_ahead();
                 stream::unfold(pieces, Pieces::next).boxed()
             }
         }
     }
 
-    /// The whole blob, for threads that may block.
+    /// The whole blob, for threads that may block. A file that turns out shorter gives an error, never a clean end.
     #[must_use]
     pub fn into_blocking(self) -> Box<dyn io::Read + Send> {
         match self.source {
             Source::Inline(bytes) => Box::new(Cursor::new(bytes)),
-            Source::File { file, .. } => Box::new(BufReader::with_capacity(PIECE_BYTES, file)),
+            Source::File { file, .. } => Box::new(Sequential::new(file, self.size, PIECE_BYTES)),
         }
     }
 }
 
 /// What is left of a streamed file.
 struct Pieces {
-    file: Arc<fs_err::File>,
+    file: Arc<dyn OpenFile>,
     buffers: Arc<Buffers>,
     at: u64,
     end: u64,
@@ -128,7 +130,7 @@ impl Pieces {
         }
         let (file, buffers, at) = (Arc::clone(&self.file), Arc::clone(&self.buffers), self.at);
         self.at += length as u64;
-        self.ahead = Some(spawn_blocking(move || read_piece(&file, buffers, at, length)));
+        self.ahead = Some(spawn_blocking(move || read_piece(&*file, buffers, at, length)));
     }
 
     async fn next(mut self) -> Option<(io::Result<Bytes>, Self)> {
@@ -144,7 +146,7 @@ impl Pieces {
     }
 }
 
-fn read_piece(file: &fs_err::File, buffers: Arc<Buffers>, at: u64, length: usize) -> io::Result<Bytes> {
+fn read_piece(file: &dyn OpenFile, buffers: Arc<Buffers>, at: u64, length: usize) -> io::Result<Bytes> {
     if length < PIECE_BYTES {
         let mut buffer = Vec::with_capacity(length);
         fill(file, &mut buffer, at, length)?;
@@ -156,13 +158,14 @@ fn read_piece(file: &fs_err::File, buffers: Arc<Buffers>, at: u64, length: usize
 }
 
 /// Reads `length` bytes into the spare room of `buffer`, which has no more than that.
-fn fill(file: &fs_err::File, buffer: &mut Vec<u8>, at: u64, length: usize) -> io::Result<()> {
+fn fill(file: &dyn OpenFile, buffer: &mut Vec<u8>, at: u64, length: usize) -> io::Result<()> {
     while buffer.len() < length {
         let offset = at + buffer.len() as u64;
-        match rustix::io::pread(file, rustix::buffer::spare_capacity(buffer), offset) {
+        match file.read_at(buffer, offset) {
             Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-            Ok(_) | Err(rustix::io::Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
         }
     }
     buffer.truncate(length);

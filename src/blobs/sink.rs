@@ -1,15 +1,16 @@
 //! One upload's file, on a thread that may block: hashes and writes what comes, and closes it into a blob.
 
 use std::collections::HashSet;
-use std::io::{IoSlice, Read as _, Seek as _, SeekFrom, Write as _};
+use std::io::IoSlice;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use sha2::digest::common::hazmat::{SerializableState as _, SerializedState};
 use sha2::{Digest as _, Sha256, Sha512};
 
+use super::files::{Access, OpenFile};
 use super::handle::Inner;
-use super::references::INLINE_BYTES;
+use super::references::{INLINE_BYTES, is_known};
 use super::{BlobError, Stored};
 use crate::names::{Algorithm, Digest, UploadId};
 
@@ -43,7 +44,7 @@ pub(super) enum Leftover {
 pub(super) struct Sink {
     store: Arc<Inner>,
     id: UploadId,
-    file: Option<fs_err::File>,
+    file: Option<Box<dyn OpenFile>>,
     hash: Sha256,
     written: u64,
     pushed_out: u64,
@@ -68,7 +69,7 @@ impl Sink {
     }
 
     /// Goes on from a recorded offset: what the file holds beyond it is cut off. `false` when the file is not there
-    /// or shorter than its record, as after a loss of power.
+    /// or shorter than its record, as after a loss of power; or when it has become a blob under another name.
     pub(super) fn restore(&mut self, offset: u64, hash: &[u8]) -> Result<bool, BlobError> {
         self.leftover = Leftover::Keep;
         self.hash = SerializedState::<Sha256>::try_from(hash)
@@ -77,16 +78,18 @@ impl Sink {
             .ok_or_else(|| BlobError::UploadDamaged(self.id.clone()))?;
         let io = BlobError::io("go on with an upload");
         let path = self.store.layout.upload(&self.id);
-        let mut file = match fs_err::OpenOptions::new().read(true).write(true).open(&path) {
+        let file = match self.store.files.open(&path, Access::Write) {
             Ok(file) => file,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(offset == 0),
             Err(error) => return Err(io(error)),
         };
-        if file.metadata().map_err(&io)?.len() < offset {
+        let status = file.status().map_err(&io)?;
+        if status.length < offset || status.names != 1 {
             return Ok(false);
         }
-        file.set_len(offset).map_err(&io)?;
-        file.seek(SeekFrom::Start(offset)).map_err(&io)?;
+        self.store.faults.pass("blobs.resume.before_cut");
+        file.cut(offset).map_err(&io)?;
+        self.store.faults.pass("blobs.resume.after_cut");
         self.file = Some(file);
         (self.written, self.pushed_out) = (offset, offset);
         Ok(true)
@@ -120,16 +123,9 @@ impl Sink {
         let io = BlobError::io("write an upload");
         let file = match &mut self.file {
             Some(file) => file,
-            none => none.insert(
-                fs_err::OpenOptions::new()
-                    .read(true)
-                    .write(true)
-                    .create(true)
-                    .truncate(true)
-                    .open(self.store.layout.upload(&self.id))
-                    .map_err(&io)?,
-            ),
+            none => none.insert(self.store.files.create(&self.store.layout.upload(&self.id)).map_err(&io)?),
         };
+        self.store.faults.pass("blobs.upload.before_write");
         for piece in pieces {
             self.hash.update(piece);
         }
@@ -137,7 +133,7 @@ impl Sink {
         let mut left = &mut slices[..];
         IoSlice::advance_slices(&mut left, 0);
         while !left.is_empty() {
-            match file.write_vectored(left) {
+            match file.write_at(left, self.written) {
                 Ok(0) => return Err(io(std::io::ErrorKind::WriteZero.into())),
                 Ok(count) => {
                     IoSlice::advance_slices(&mut left, count);
@@ -150,12 +146,10 @@ impl Sink {
         if let Some(fresh) = std::num::NonZeroU64::new(self.written - self.pushed_out)
             && fresh.get() >= PUSH_OUT_BYTES
         {
-            // On dirty pages this advice starts their writing and keeps them cached. It promises nothing, so a
-            // refusal is no error: durability comes from the sync alone.
-            let advice = rustix::fs::Advice::DontNeed;
-            _ = rustix::fs::fadvise(&*file, self.pushed_out, Some(fresh), advice);
+            file.push_out(self.pushed_out, fresh);
             self.pushed_out = self.written;
         }
+        self.store.faults.pass("blobs.upload.after_write");
         Ok(())
     }
 
@@ -163,9 +157,9 @@ impl Sink {
     /// happens, the upload has ended.
     pub(super) fn close(mut self, expected: Option<&Digest>) -> Result<Stored, BlobError> {
         let outcome = self.close_file(expected);
-        if let Some(file) = self.file.take() {
+        if self.file.take().is_some() {
             // What fails here is left to the sweep.
-            _ = fs_err::remove_file(file.path());
+            _ = self.store.files.remove(&self.store.layout.upload(&self.id));
         }
         outcome
     }
@@ -181,7 +175,7 @@ impl Sink {
             return Stored::verified(bytes, expected);
         }
         let digest = Digest::from_sha256(std::mem::take(&mut self.hash).finalize().into());
-        let Some(file) = &mut self.file else { return Stored::verified(Bytes::new(), expected) };
+        let Some(file) = self.file.as_deref() else { return Stored::verified(Bytes::new(), expected) };
         if let Some(expected) = expected {
             let found = match expected.algorithm() {
                 Algorithm::Sha256 => digest.clone(),
@@ -193,24 +187,61 @@ impl Sink {
         }
         // From before the file is looked for until it is named: what is found there must not be collected meanwhile.
         let pin = self.store.pins.pin(&digest);
-        self.store.layout.close(file, &digest, self.written, &self.store.faults).map_err(&io)?;
+        let store = &self.store;
+        if self.is_there_already(&digest)? {
+            return Ok(Stored::file(digest, self.written, pin));
+        }
+        let path = store.layout.upload(&self.id);
+        let upload = (file, path.as_path());
+        store.layout.close(&*store.files, upload, &digest, self.written, &store.faults).map_err(&io)?;
         self.file = None;
         Ok(Stored::file(digest, self.written, pin))
+    }
+
+    /// Whether a record names the content and its file is in place: then it was made durable before.
+    fn is_there_already(&self, digest: &Digest) -> Result<bool, BlobError> {
+        let store = &self.store;
+        if store.state.read_blocking(|view| is_known(view, digest))? != Some(self.written) {
+            return Ok(false);
+        }
+        let Some(path) = store.layout.blob(digest) else { return Ok(false) };
+        let found = store.files.open(&path, Access::Read).and_then(|file| file.status());
+        Ok(found.is_ok_and(|found| found.length == self.written))
     }
 
     /// Removes the file, at once.
     pub(super) fn discard(mut self) -> Result<(), BlobError> {
         match self.file.take() {
-            Some(file) => fs_err::remove_file(file.path()).map_err(BlobError::io("remove an upload")),
+            Some(_) => {
+                let path = self.store.layout.upload(&self.id);
+                self.store.faults.pass("blobs.discard.before_remove");
+                self.store.files.remove(&path).map_err(BlobError::io("remove an upload"))
+            }
             None => Ok(()),
         }
     }
 
-    fn read_back(&mut self) -> std::io::Result<Bytes> {
-        let mut bytes = Vec::new();
-        if let Some(file) = &mut self.file {
-            file.seek(SeekFrom::Start(0))?;
-            file.take(INLINE_BYTES as u64 + 1).read_to_end(&mut bytes)?;
+    /// Makes what came so far durable, so that a record may say that it counts.
+    pub(super) fn sync(&self) -> Result<(), BlobError> {
+        let Some(file) = &self.file else { return Ok(()) };
+        let io = BlobError::io("sync an upload");
+        let store = &self.store;
+        store.faults.pass("blobs.suspend.before_fsync");
+        file.sync().map_err(&io)?;
+        store.files.sync_folder(store.layout.uploads()).map_err(&io)?;
+        store.faults.pass("blobs.suspend.after_fsync");
+        Ok(())
+    }
+
+    fn read_back(&self) -> std::io::Result<Bytes> {
+        let mut bytes = Vec::with_capacity(INLINE_BYTES + 1);
+        if let Some(file) = &self.file {
+            loop {
+                let at = bytes.len() as u64;
+                if at > INLINE_BYTES as u64 || file.read_at(&mut bytes, at)? == 0 {
+                    break;
+                }
+            }
         }
         if bytes.len() as u64 != self.written {
             return Err(std::io::ErrorKind::UnexpectedEof.into());
@@ -236,16 +267,15 @@ impl Stored {
     }
 }
 
-fn sha512_of(file: &mut fs_err::File) -> std::io::Result<Digest> {
+fn sha512_of(file: &dyn OpenFile) -> std::io::Result<Digest> {
     use std::fmt::Write as _;
     let mut hash = Sha512::new();
-    let mut buffer = vec![0; 256 * 1_024];
-    file.seek(SeekFrom::Start(0))?;
-    loop {
-        match file.read(&mut buffer)? {
-            0 => break,
-            count => hash.update(&buffer[..count]),
-        }
+    let mut buffer = Vec::with_capacity(256 * 1_024);
+    let mut at = 0;
+    while file.read_at(&mut buffer, at)? > 0 {
+        hash.update(&buffer);
+        at += buffer.len() as u64;
+        buffer.clear();
     }
     let mut text = "sha512:".to_owned();
     for byte in hash.finalize() {
@@ -257,9 +287,9 @@ fn sha512_of(file: &mut fs_err::File) -> std::io::Result<Digest> {
 impl Drop for Sink {
     fn drop(&mut self) {
         if self.file.take().is_some() && self.leftover == Leftover::Remove {
-            let path = self.store.layout.upload(&self.id);
+            let (files, path) = (Arc::clone(&self.store.files), self.store.layout.upload(&self.id));
             // What fails here is left to the sweep.
-            let remove = move || _ = fs_err::remove_file(path);
+            let remove = move || _ = files.remove(&path);
             // Removing a large file takes long, and this may be an async thread.
             match tokio::runtime::Handle::try_current() {
                 Ok(runtime) => drop(runtime.spawn_blocking(remove)),

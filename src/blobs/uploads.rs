@@ -1,5 +1,6 @@
 //! The records of suspended uploads, and the sweep of what was left behind.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,6 +8,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
+use super::files::Kind;
 use super::handle::Inner;
 use super::sink::Sink;
 use super::{BlobError, Writer};
@@ -41,8 +43,10 @@ pub fn upload_offset(view: &impl Read, id: &UploadId) -> Result<Option<u64>, Sta
     Ok(view.get(&UPLOADS, id)?.map(|record| record.offset))
 }
 
-/// Records how far the upload has come. The file is not synced: after a loss of power the upload may be gone or its
-/// digest wrong, and either is found.
+/// Records how far the upload has come, after its bytes up to there were made durable ([`Sink::sync`]).
+///
+/// The state of the hash is not made from the file again when the upload goes on, so a record must not count bytes
+/// that a loss of power can still take: the blob would get the digest of what came, without its bytes.
 pub(super) async fn record(store: &Inner, id: &UploadId, sink: &Sink) -> Result<(), BlobError> {
     let record = UploadRecord {
         offset: sink.written(),
@@ -51,7 +55,10 @@ pub(super) async fn record(store: &Inner, id: &UploadId, sink: &Sink) -> Result<
         lease_until: store.clock.now().after(KEPT_FOR),
     };
     let id = id.clone();
-    Ok(store.state.write(move |tx| tx.put(&UPLOADS, &id, &record)).await?)
+    store.faults.pass("blobs.suspend.before_record");
+    store.state.write(move |tx| tx.put(&UPLOADS, &id, &record)).await?;
+    store.faults.pass("blobs.suspend.after_record");
+    Ok(())
 }
 
 /// Removes the record of an upload.
@@ -90,7 +97,7 @@ pub(super) fn sweep_expired(store: &Inner) -> Result<u64, BlobError> {
         let doomed = expired.clone();
         store.state.write_blocking(move |tx| doomed.iter().try_for_each(|id| tx.delete(&UPLOADS, id)))?;
         for id in &expired {
-            remove_if_there(&store.layout.upload(id))?;
+            remove_if_there(store, &store.layout.upload(id))?;
         }
         swept += expired.len() as u64;
     }
@@ -113,19 +120,18 @@ pub(super) fn expired(store: &Inner) -> Result<u64, BlobError> {
 pub(super) fn sweep_unnamed(store: &Inner) -> Result<u64, BlobError> {
     let io = BlobError::io("sweep unfinished uploads");
     let mut swept = 0;
-    for entry in fs_err::read_dir(store.layout.uploads()).map_err(&io)? {
-        let entry = entry.map_err(&io)?;
-        if entry.file_type().map_err(&io)?.is_dir() {
+    for found in store.files.list(store.layout.uploads()).map_err(&io)? {
+        if found.kind == Kind::Folder {
             continue;
         }
-        let name = entry.file_name();
+        let name = found.name;
         let id = name.to_str().and_then(|name| UploadId::parse(name).ok());
         let named = match &id {
             Some(id) => store.state.read_blocking(|view| view.get(&UPLOADS, id))?.is_some(),
             None => false,
         };
         if !named {
-            remove_if_there(&entry.path())?;
+            remove_if_there(store, &store.layout.uploads().join(&name))?;
             swept += 1;
         }
     }
@@ -137,9 +143,8 @@ pub(super) fn sweep_unnamed(store: &Inner) -> Result<u64, BlobError> {
 pub(super) fn sweep_leftovers(store: &Inner, age: Duration, act: bool) -> Result<(u64, u64), BlobError> {
     let io = BlobError::io("sweep unfinished uploads");
     let (mut files, mut bytes) = (0, 0);
-    for entry in fs_err::read_dir(store.layout.uploads()).map_err(&io)? {
-        let entry = entry.map_err(&io)?;
-        let Some(id) = entry.file_name().to_str().and_then(|name| UploadId::parse(name).ok()) else {
+    for found in store.files.list(store.layout.uploads()).map_err(&io)? {
+        let Some(id) = found.name.to_str().and_then(|name| UploadId::parse(name).ok()) else {
             continue;
         };
         // It may end or be put aside while this looks. Who puts it aside writes the record before it lets go, so the
@@ -147,21 +152,20 @@ pub(super) fn sweep_leftovers(store: &Inner, age: Duration, act: bool) -> Result
         if store.active.holds(&id) || store.state.read_blocking(|view| view.get(&UPLOADS, &id))?.is_some() {
             continue;
         }
-        let Ok(found) = fs_err::symlink_metadata(entry.path()) else { continue };
-        if !found.is_file() || super::collect::age(store, &found) < age {
+        if found.kind != Kind::File || super::collect::age(store, &found) < age {
             continue;
         }
         if act {
-            remove_if_there(&entry.path())?;
+            remove_if_there(store, &store.layout.upload(&id))?;
         }
         files += 1;
-        bytes += found.len();
+        bytes += found.length;
     }
     Ok((files, bytes))
 }
 
-pub(super) fn remove_if_there(path: &std::path::Path) -> Result<(), BlobError> {
-    match fs_err::remove_file(path) {
+pub(super) fn remove_if_there(store: &Inner, path: &Path) -> Result<(), BlobError> {
+    match store.files.remove(path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             Err(BlobError::Io { step: "remove an unfinished upload", source: error })
         }

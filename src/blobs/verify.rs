@@ -5,13 +5,13 @@
 //! there: it is not answered, cannot be mounted or named by a manifest, and a push of the same bytes heals it. Who
 //! refers to it stays recorded, so that what is affected can be told.
 
-use std::io::Read as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sha2::{Digest as _, Sha256, Sha512};
 use tokio::task::spawn_blocking;
 
+use super::files::{Access, OpenFile};
 use super::handle::{Inner, blocking};
 use super::references::{BLOBS, BlobRecord, DAMAGED, DamageRecord, INLINE, REFERENCES};
 use super::{BlobError, Blobs, Damage};
@@ -149,9 +149,15 @@ impl Hashing {
     }
 }
 
+/// A file that is read in turn, to whatever end it has.
+struct Reading {
+    file: Box<dyn OpenFile>,
+    at: u64,
+}
+
 enum Source {
     Bytes(Vec<u8>),
-    File(std::fs::File),
+    File(Reading),
     None(Verdict),
 }
 
@@ -233,8 +239,8 @@ fn source(store: &Inner, digest: &Digest) -> Result<Source, BlobError> {
     }
     let Some(path) = store.layout.blob(digest) else { return Ok(Source::None(Verdict::Missing)) };
     let io = BlobError::io("open a blob to verify it");
-    let file = match fs_err::File::open(&path) {
-        Ok(file) => file.into_parts().0,
+    let file = match store.files.open(&path, Access::Read) {
+        Ok(file) => file,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             // Collected meanwhile, or really missing.
             let still = store.state.read_blocking(|view| view.get(&BLOBS, digest))?.is_some();
@@ -242,23 +248,24 @@ fn source(store: &Inner, digest: &Digest) -> Result<Source, BlobError> {
         }
         Err(error) => return Err(io(error)),
     };
-    if file.metadata().map_err(&io)?.len() != record.size {
+    if file.status().map_err(&io)?.length != record.size {
         return Ok(Source::None(Verdict::Damaged));
     }
-    // What the page cache holds says little about the disk. A refusal of the advice is no error.
-    _ = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed);
-    Ok(Source::File(file))
+    file.read_anew();
+    Ok(Source::File(Reading { file, at: 0 }))
 }
 
 /// Hashes up to [`STRETCH_BYTES`]; fewer only at the end of the file.
-fn stretch(file: &mut std::fs::File, hashing: &mut Hashing) -> std::io::Result<usize> {
-    let mut buffer = vec![0; READ_BYTES];
+fn stretch(reading: &mut Reading, hashing: &mut Hashing) -> std::io::Result<usize> {
+    let mut buffer = Vec::with_capacity(READ_BYTES);
     let mut total = 0;
     while total < STRETCH_BYTES {
-        match file.read(&mut buffer) {
+        buffer.clear();
+        match reading.file.read_at(&mut buffer, reading.at) {
             Ok(0) => break,
             Ok(count) => {
-                hashing.update(&buffer[..count]);
+                hashing.update(&buffer);
+                reading.at += count as u64;
                 total += count;
             }
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
@@ -280,7 +287,8 @@ fn quarantine(store: &Inner, digest: &Digest) -> Result<Option<Damage>, BlobErro
                 Ok(())
             })?;
             if verdict == Verdict::Damaged {
-                store.layout.keep_aside(digest, &bytes).map_err(BlobError::io("set damaged bytes aside"))?;
+                let kept = store.layout.keep_aside(&*store.files, digest, &bytes);
+                kept.map_err(BlobError::io("set damaged bytes aside"))?;
             }
             verdict
         }
@@ -297,7 +305,7 @@ fn quarantine(store: &Inner, digest: &Digest) -> Result<Option<Damage>, BlobErro
     if damage == Damage::Damaged {
         store.faults.pass("blobs.quarantine.before_move");
         // First the file: flagged but in its place, it would be taken for good by the next push of the same size.
-        let moved = store.layout.set_aside(digest).map_err(BlobError::io("set a damaged blob aside"))?;
+        let moved = store.layout.set_aside(&*store.files, digest).map_err(BlobError::io("set a damaged blob aside"))?;
         store.faults.pass("blobs.quarantine.after_move");
         tracing::error!(%digest, to = ?moved, "a blob is damaged and was set aside; push it again to heal it");
     } else {

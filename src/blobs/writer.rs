@@ -161,7 +161,15 @@ impl Writer {
     /// [`BlobError::DigestMismatch`] when it is not what was expected, [`BlobError::Io`] when the disk fails;
     /// nothing of it stays in either case.
     pub async fn finish(mut self, expected: Option<&Digest>) -> Result<Stored, BlobError> {
-        let sink = self.sink().await?;
+        let sink = match self.sink().await {
+            Ok(sink) => sink,
+            Err(error) => {
+                if let Err(second) = self.give_up().await {
+                    tracing::warn!(error = %second, "an upload that failed could not be removed");
+                }
+                return Err(error);
+            }
+        };
         let pieces = self.pending.take();
         let recorded = sink.is_recorded();
         let stored = if sink.is_untouched() && self.written <= INLINE_BYTES as u64 {
@@ -185,7 +193,7 @@ impl Writer {
         match stored {
             Ok(stored) if recorded => Ok(stored.with_upload(self.id)),
             Err(error) if recorded => {
-                uploads::forget(&self.store.state, self.id).await?;
+                self.give_up().await?;
                 Err(error)
             }
             other => other,
@@ -195,17 +203,33 @@ impl Writer {
     /// Keeps the file and the state of the hash in a record, so that a later request or process resumes.
     ///
     /// # Errors
-    /// [`BlobError::Io`] or [`BlobError::State`]; the upload stays as its last record says, if there was one.
+    /// [`BlobError::Io`] when the bytes could not be made durable, and the upload is lost; [`BlobError::State`], and
+    /// the upload stays as its last record says, if there was one.
     pub async fn suspend(mut self) -> Result<UploadId, BlobError> {
         let mut sink = self.sink().await?;
         let pieces = self.pending.take();
-        if !pieces.is_empty() {
-            sink = spawn_blocking(move || {
-                sink.absorb(&pieces)?;
-                Ok::<_, BlobError>(sink)
-            })
-            .await
-            .map_err(|_| BlobError::Stopping)??;
+        let recorded = sink.is_recorded();
+        let synced = spawn_blocking(move || {
+            let synced = if pieces.is_empty() { Ok(()) } else { sink.absorb(&pieces) };
+            match synced.and_then(|()| sink.sync()) {
+                Ok(()) => Ok(sink),
+                Err(error) => {
+                    // Nobody can say which of its bytes are on the disk: no later sync may vouch for them.
+                    sink.leave(Leftover::Remove);
+                    Err(error)
+                }
+            }
+        })
+        .await
+        .map_err(|_| BlobError::Stopping)?;
+        match synced {
+            Ok(synced) => sink = synced,
+            Err(error) => {
+                if recorded {
+                    uploads::forget(&self.store.state, self.id).await?;
+                }
+                return Err(error);
+            }
         }
         uploads::record(&self.store, &self.id, &sink).await?;
         sink.leave(Leftover::Keep);
@@ -219,14 +243,7 @@ impl Writer {
     pub async fn discard(mut self) -> Result<(), BlobError> {
         let mut sink = match self.sink().await {
             Ok(sink) => sink,
-            // The sink went with its failed write; what a record still names goes here.
-            Err(_) if matches!(self.lane, Lane::Spoiled { .. }) => {
-                uploads::forget(&self.store.state, self.id.clone()).await?;
-                let path = self.store.layout.upload(&self.id);
-                return spawn_blocking(move || uploads::remove_if_there(&path))
-                    .await
-                    .map_err(|_| BlobError::Stopping)?;
-            }
+            Err(_) if matches!(self.lane, Lane::Spoiled { .. }) => return self.give_up().await,
             Err(error) => return Err(error),
         };
         if sink.is_recorded() {
@@ -234,5 +251,17 @@ impl Writer {
         }
         sink.leave(Leftover::Remove);
         spawn_blocking(move || sink.discard()).await.map_err(|_| BlobError::Stopping)?
+    }
+
+    /// Removes what a record still names of an upload that failed, and its sink with it.
+    async fn give_up(self) -> Result<(), BlobError> {
+        uploads::forget(&self.store.state, self.id.clone()).await?;
+        let (store, id) = (self.store, self.id);
+        spawn_blocking(move || {
+            let path = store.layout.upload(&id);
+            uploads::remove_if_there(&store, &path)
+        })
+        .await
+        .map_err(|_| BlobError::Stopping)?
     }
 }

@@ -80,6 +80,7 @@ impl Registry {
         let digest = digest(text)?;
         let event = event(who, "registry.blob.delete", &repo, &digest.to_string());
         let (key, now) = ((repo.clone(), digest.clone()), self.0.clock.now());
+        self.0.faults.pass("registry.blob-delete.before-record");
         let deleted = self
             .0
             .state
@@ -91,6 +92,7 @@ impl Registry {
                 Ok(deleted)
             })
             .await?;
+        self.0.faults.pass("registry.blob-delete.after-record");
         if deleted { Ok(()) } else { Err(RegistryError::BlobUnknown { repo, digest }) }
     }
 

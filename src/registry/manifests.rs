@@ -170,7 +170,8 @@ impl Registry {
         let asked = parse_asked(&repo, reference)?;
         let event = event(who, "registry.manifest.delete", &repo, reference);
         let (key, now) = (repo.clone(), self.0.clock.now());
-        let administers = who.may(Action::Administer);
+        let administers = who.may_in(Right::Admin, &repo);
+        self.0.faults.pass("registry.manifest-delete.before-record");
         let deleted = self
             .0
             .state
@@ -197,6 +198,7 @@ impl Registry {
                 Ok(Ok(deleted))
             })
             .await?;
+        self.0.faults.pass("registry.manifest-delete.after-record");
         match deleted {
             Ok(true) => Ok(()),
             Ok(false) => Err(unknown(&repo, reference)),

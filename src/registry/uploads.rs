@@ -280,6 +280,7 @@ impl Inner {
             return Ok(false);
         }
         let (repo, name, now) = (repo.clone(), name.clone(), self.clock.now());
+        self.faults.pass("registry.mount.before-record");
         let mounted = self
             .state
             .write(move |tx| {
@@ -291,6 +292,7 @@ impl Inner {
                 Ok(false)
             })
             .await?;
+        self.faults.pass("registry.mount.after-record");
         Ok(mounted)
     }
 }

@@ -145,8 +145,13 @@ async fn damaged_cut_and_missing_files_are_told_and_never_passed_on_as_whole() {
     fs_err::remove_file(&path).unwrap();
     assert!(matches!(root.blobs.open_blob(&digest).await, Err(BlobError::Missing(_))));
     fs_err::write(&path, &bytes[..900_000]).unwrap();
-    let reader = root.blobs.open_blob(&digest).await.unwrap().unwrap();
-    let cut: Result<Vec<Bytes>, _> = reader.stream(None).try_collect().await;
+    assert!(matches!(root.blobs.open_blob(&digest).await, Err(BlobError::Damaged(_))));
+    fs_err::write(&path, &bytes).unwrap();
+    let [streamed, whole] = [(); 2].map(|()| root.blobs.open_blob_blocking(&digest).unwrap().unwrap());
+    fs_err::OpenOptions::new().write(true).open(&path).unwrap().set_len(900_000).unwrap();
+    let cut: Result<Vec<Bytes>, _> = streamed.stream(None).try_collect().await;
+    assert_eq!(cut.unwrap_err().kind(), std::io::ErrorKind::UnexpectedEof);
+    let cut = whole.into_blocking().read_to_end(&mut Vec::new());
     assert_eq!(cut.unwrap_err().kind(), std::io::ErrorKind::UnexpectedEof);
     assert!(matches!(root.blobs.read_small(&digest, u64::MAX).await, Err(BlobError::Damaged(_))));
     fs_err::write(&path, content(5, 1_000_000)).unwrap();
