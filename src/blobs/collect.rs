@@ -300,7 +300,9 @@ fn files(store: &Inner, first: u8, sweep: Sweep) -> Result<(Cursor, Collected), 
     let mut ours = Vec::new();
     for found in store.files.list(&store.layout.folder(first)).map_err(&io)? {
         let digest = found.name.to_str().and_then(|hex| Digest::parse(&format!("sha256:{hex}")).ok());
-        match digest.filter(|digest| found.kind == Kind::File && digest.hex().starts_with(&format!("{first:02x}"))) {
+        match digest
+            .filter(|digest| found.kind == Kind::File && digest.hex().starts_with(&format!("{first:02x}")))
+        {
             Some(digest) => ours.push((digest, found.length, age(store, &found))),
             None => total.strangers += 1,
         }

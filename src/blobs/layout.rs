@@ -73,12 +73,7 @@ impl Layout {
     }
 
     /// Writes damaged bytes that had no file of their own to `<root>/quarantine`.
-    pub(super) fn keep_aside(
-        &self,
-        files: &dyn Files,
-        digest: &Digest,
-        bytes: &[u8],
-    ) -> std::io::Result<()> {
+    pub(super) fn keep_aside(&self, files: &dyn Files, digest: &Digest, bytes: &[u8]) -> std::io::Result<()> {
         let file = files.create(&self.aside(files, digest)?)?;
         let mut at = 0;
         while at < bytes.len() {

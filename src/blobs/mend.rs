@@ -145,7 +145,8 @@ fn page(store: &Inner, after: Option<&Digest>, act: bool) -> Result<(Mended, Vec
             store.state.read_blocking(|view| view.get(&INLINE, &digest))?.map(|bytes| bytes.0.len() as u64)
         } else {
             let path = store.layout.blob(&digest);
-            let opened = path.map(|path| store.files.open(&path, Access::Read).and_then(|file| file.status()));
+            let opened =
+                path.map(|path| store.files.open(&path, Access::Read).and_then(|file| file.status()));
             opened.and_then(Result::ok).map(|found| found.length)
         };
         if there != Some(record.size) {

@@ -305,7 +305,10 @@ fn quarantine(store: &Inner, digest: &Digest) -> Result<Option<Damage>, BlobErro
     if damage == Damage::Damaged {
         store.faults.pass("blobs.quarantine.before_move");
         // First the file: flagged but in its place, it would be taken for good by the next push of the same size.
-        let moved = store.layout.set_aside(&*store.files, digest).map_err(BlobError::io("set a damaged blob aside"))?;
+        let moved = store
+            .layout
+            .set_aside(&*store.files, digest)
+            .map_err(BlobError::io("set a damaged blob aside"))?;
         store.faults.pass("blobs.quarantine.after_move");
         tracing::error!(%digest, to = ?moved, "a blob is damaged and was set aside; push it again to heal it");
     } else {

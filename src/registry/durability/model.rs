@@ -88,12 +88,12 @@ impl Model {
             }
             self.done(key, found);
         }
-        Self::check_files(world, when).await;
+        Self::leaks(world, when).await;
     }
 
     /// A file under a digest has the bytes of that digest, whether a record names it or not; a file of an upload has
     /// a record. Gives how many files no record names.
-    async fn check_files(world: &World, when: &str) -> usize {
+    pub(super) async fn leaks(world: &World, when: &str) -> usize {
         let mut leaked = 0;
         for path in world.disk.files_below(&root().join("blobs")) {
             let digest = format!("sha256:{}", path.file_name().unwrap().to_str().unwrap());

@@ -37,6 +37,11 @@ const POINTS: &[&str] = &[
     "registry.blob-delete.after-record",
     "registry.mount.before-record",
     "registry.mount.after-record",
+    "blobs.collect.before_condemn",
+    "blobs.collect.after_condemn",
+    "blobs.collect.before_unlink",
+    "blobs.collect.after_unlink",
+    "blobs.collect.after_forget",
     "state.commit.before",
     "state.commit.after",
 ];
@@ -112,6 +117,10 @@ async fn run_on(disk: Disk, seed: u64, cut: Cut) -> Trace {
     Model::check_uploads_are_swept(&world, &when).await;
     model.check(&world, &when).await;
     let resumed = model.finish_uploads(&world, &when).await;
+    model.check(&world, &when).await;
+    // What a crash leaves is for collection, which takes no more than that.
+    world.collect().await.unwrap();
+    assert_eq!(Model::leaks(&world, &when).await, 0, "{when}: files stay that no record names");
     model.check(&world, &when).await;
     // What was under way succeeds when it is asked for again.
     let again = last.last().unwrap();

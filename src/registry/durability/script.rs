@@ -43,6 +43,8 @@ pub(super) enum Act {
         repo: usize,
         content: usize,
     },
+    /// Removes what nobody refers to, without grace.
+    Collect,
     /// Begins an upload, has it put aside, and leaves it there.
     Leave {
         repo: usize,
@@ -80,7 +82,7 @@ impl Dice {
     fn act(&self) -> Act {
         let (repo, content) = (self.below(REPOS.len()), self.below(CONTENTS.len()));
         let (manifest, tag) = (self.below(MANIFESTS.len()), self.below(TAGS.len()));
-        match self.below(11) {
+        match self.below(12) {
             0 | 1 => Act::Push { repo, content, way: self.way() },
             2 => {
                 let first = (0..CONTENTS.len()).filter(|content| content % 2 == tag % 2);
@@ -91,6 +93,7 @@ impl Dice {
             7 => Act::DeleteTag { repo, tag },
             8 => Act::DeleteManifest { repo, manifest },
             9 => Act::DeleteBlob { repo, content },
+            10 => Act::Collect,
             _ => Act::Leave { repo, content },
         }
     }
@@ -114,6 +117,13 @@ pub(super) fn script(seed: u64) -> Vec<Act> {
         Act::DeleteTag { repo: 0, tag: 0 },
         Act::DeleteManifest { repo: 0, manifest: 1 },
         Act::DeleteBlob { repo: 0, content: 3 },
+        Act::DeleteBlob { repo: 1, content: 4 },
+        Act::Collect,
+        Act::Together(vec![
+            Act::Collect,
+            Act::Push { repo: 1, content: 4, way: Way::Whole },
+            Act::Mount { from: 0, to: 1, content: 3 },
+        ]),
     ];
     rest.extend((0..4).map(|_| dice.act()));
     while !rest.is_empty() {
@@ -145,7 +155,7 @@ impl Act {
                 [(Key::Manifest { repo, manifest }, None)].into_iter().chain(tags).collect()
             }
             Self::DeleteBlob { repo, content } => vec![(Key::Blob { repo, content }, None)],
-            Self::Together(_) | Self::Cancel { .. } | Self::Leave { .. } => Vec::new(),
+            Self::Together(_) | Self::Collect | Self::Cancel { .. } | Self::Leave { .. } => Vec::new(),
         }
     }
 
@@ -226,6 +236,10 @@ impl Act {
                 registry.close().await;
                 return Ok(false);
             }
+            Self::Collect => {
+                world.collect().await?;
+                return Ok(false);
+            }
             Self::Together(_) => unreachable!("taken apart before"),
         }
         Ok(true)
@@ -245,7 +259,8 @@ async fn together(acts: &[Act], world: &World, model: &mut Model) -> Result<(), 
     for (act, outcome, mut uploads) in join_all(sent).await {
         model.uploads.append(&mut uploads);
         match outcome {
-            Ok(_) => act.changes(model).into_iter().for_each(|(key, value)| model.done(key, value)),
+            Ok(true) => act.changes(model).into_iter().for_each(|(key, value)| model.done(key, value)),
+            Ok(false) => {}
             Err(error) => failed = Err(error),
         }
     }

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::super::{BeginUpload, Begun, Body, Chunk, Registry, RegistryError, RegistryParts};
 use crate::access::{Mode, Principal};
-use crate::blobs::{BlobError, Blobs, Disk};
+use crate::blobs::{BlobError, Blobs, Cursor, Disk, Sweep};
 use crate::config::RegistryConfig;
 use crate::names::{Digest, Faults, ManualClock, Millis, Random, SeededRandom, SystemRandom};
 use crate::state::{State, StateError};
@@ -107,6 +107,16 @@ impl World {
             Begun::Created(_) => Ok(()),
             Begun::Upload(_) => panic!("a whole blob was taken as the beginning of one"),
         }
+    }
+
+    /// Runs collection to its end, without grace.
+    pub(super) async fn collect(&self) -> Result<(), BlobError> {
+        let sweep = Sweep { grace_ms: 0, dry_run: false };
+        let mut cursor = Cursor::default();
+        while cursor != Cursor::End {
+            cursor = self.blobs.collect(cursor, sweep).await?.0;
+        }
+        Ok(())
     }
 
     pub(super) async fn begin(&self, repo: &str) -> Result<String, RegistryError> {
