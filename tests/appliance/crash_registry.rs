@@ -48,7 +48,7 @@ fn digest(bytes: &[u8]) -> String {
 /// Bytes that no other seed gives.
 fn content(seed: usize, size: usize) -> Vec<u8> {
     let block = Sha256::digest(seed.to_be_bytes());
-    let numbered = (0..size / 32 + 1).flat_map(|at| Sha256::digest([&block[..], &at.to_be_bytes()].concat()));
+    let numbered = (0..=size / 32).flat_map(|at| Sha256::digest([&block[..], &at.to_be_bytes()].concat()));
     numbered.take(size).collect()
 }
 

@@ -64,6 +64,7 @@ async fn a_call_that_fails_fails_its_request_and_nothing_else() {
                 }
             }
             reached += usize::from(!disk.is_to_fail());
+            disk.heal();
             model.check(&world, &when).await;
             let image = disk.after_power_loss(seed);
             drop(world);
