@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::blobs::event;
 use super::{Conditions, Registry, RegistryError};
-use crate::access::{Action, Principal, Right};
+use crate::access::{Principal, Right};
 use crate::audit;
 use crate::blobs::INLINE_BYTES;
 use crate::names::{Algorithm, Digest, Reference, RepoName, Tag};
@@ -94,7 +94,7 @@ impl Registry {
                     done.err().map(Refused::Lacking)
                 };
                 match &refused {
-                    None => drop(audit::append(tx, now, &event)?),
+                    None => audit::append(tx, now, &event)?,
                     Some(_) if large => repos::refuse_bytes(tx, now, repo, digest, &stored)?,
                     Some(_) => {}
                 }
