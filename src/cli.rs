@@ -10,13 +10,19 @@
 mod arguments;
 mod changes;
 mod client;
+mod connection;
 mod demo;
 mod exec;
 mod failure;
+mod images;
 mod install;
+mod login;
 mod output;
 mod repo;
+mod pull;
+mod push;
 mod rootfs;
+mod secret;
 mod serve;
 mod status;
 mod submit;
@@ -68,6 +74,10 @@ fn dispatch(arguments: &Arguments) -> Result<ExitCode, Failure> {
         Command::Changes => wait(changes::list(global)),
         Command::Change { id } => wait(changes::show(global, id)),
         Command::Abort { id } => wait(changes::abort(global, id)),
+        Command::Push(options) => wait(until_interrupted(push::run(global, options))),
+        Command::Pull(options) => wait(until_interrupted(pull::run(global, options))),
+        Command::Login(options) => wait(login::login(global, options)),
+        Command::Logout(options) => login::logout(global, options),
     }?;
     Ok(ExitCode::SUCCESS)
 }
@@ -79,4 +89,15 @@ fn wait(command: impl Future<Output = Result<(), Failure>>) -> Result<(), Failur
         .build()
         .map_err(|error| Failure::local("runtime_unavailable", format!("cannot start: {error}")))?;
     runtime.block_on(command)
+}
+
+/// Ends a command that has begun to write, so that what it has written goes away with it.
+async fn until_interrupted(command: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    tokio::select! {
+        ended = command => ended,
+        _ = terminate.recv() => Err(Failure::local("interrupted", "interrupted; nothing is left")),
+        _ = interrupt.recv() => Err(Failure::local("interrupted", "interrupted; nothing is left")),
+    }
 }

@@ -33,6 +33,8 @@ mod demo;
 mod failures;
 #[path = "appliance/hardening.rs"]
 mod hardening;
+#[path = "appliance/images.rs"]
+mod images;
 #[path = "appliance/install.rs"]
 mod install;
 #[path = "appliance/leaks.rs"]

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::repo::Repo;
+use super::images::Platform;
 
 /// A self-hosted package appliance in one Linux binary.
 #[derive(Debug, Parser)]
@@ -18,7 +19,7 @@ pub(super) struct Arguments {
 }
 
 const EXIT_CODES: &str = "\
-Exit codes: 0 done, 1 failed, 2 wrong usage, 3 the daemon cannot be reached, 4 rejected or not valid,
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 the daemon or the registry cannot be reached, 4 rejected or not valid,
 5 not found, 6 in conflict with something else, 7 not permitted, 8 a task of the change failed.
 `pantry exec` and installed commands give the exit code of the program, 128+n when signal n ended it.";
 
@@ -34,7 +35,7 @@ pub(super) struct Global {
     /// Talk to this server instead of the local socket, such as <http://127.0.0.1:7721>
     #[arg(long, global = true, env = "PANTRY_HOST", value_name = "URL")]
     pub(super) host: Option<String>,
-    /// The token for --host
+    /// The token for --host, and for the registry of push, pull and login
     #[arg(long, global = true, env = "PANTRY_TOKEN", hide_env_values = true, value_name = "TOKEN")]
     pub(super) token: Option<String>,
     /// Certificates to trust for --host in place of this machine's own, as a PEM file
@@ -116,6 +117,14 @@ pub(super) enum Command {
     /// The repositories of the registry: make, set, look into and remove them
     #[command(subcommand)]
     Repo(Repo),
+    /// Send an image from an OCI layout or a saved archive to a registry; needs no daemon
+    Push(Push),
+    /// Fetch an image from a registry into an OCI layout; needs no daemon
+    Pull(Pull),
+    /// Check credentials for a registry and keep them where docker keeps them
+    Login(Login),
+    /// Forget the credentials for a registry
+    Logout(Logout),
     /// Make, check and look into the root filesystem that Pantry carries
     #[command(subcommand)]
     Rootfs(Rootfs),
@@ -193,6 +202,75 @@ pub(super) struct Exec {
     /// Arguments for the program, passed on as they are
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     pub(super) arguments: Vec<String>,
+}
+
+/// How a registry is reached, and as whom.
+#[derive(Debug, Args)]
+pub(super) struct RegistryOptions {
+    /// Log in as this user; the password is asked for [default: what `pantry login`, docker or podman keep]
+    #[arg(short, long, value_name = "NAME")]
+    pub(super) username: Option<String>,
+    /// Read the password from stdin
+    #[arg(long)]
+    pub(super) password_stdin: bool,
+    /// The file with logins, in docker's form
+    #[arg(long, value_name = "FILE")]
+    pub(super) auth_file: Option<PathBuf>,
+    /// Speak HTTP without TLS [default: for loopback addresses only, unless --ca is given]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub(super) plain_http: Option<bool>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Push {
+    /// The folder of an OCI image layout, a tar of one, or a file of `docker save`
+    pub(super) source: PathBuf,
+    /// HOST[:PORT]/NAME[:TAG]
+    pub(super) name: String,
+    /// Send the image of this platform only, such as linux/arm64
+    #[arg(long, value_name = "OS/ARCH", value_parser = Platform::parse, conflicts_with = "all")]
+    pub(super) platform: Option<Platform>,
+    /// Send all images of the source as one for many platforms
+    #[arg(long, conflicts_with = "ref")]
+    pub(super) all: bool,
+    /// Send the image that the source calls so [default: the only one, else the one called like the tag]
+    #[arg(long, value_name = "REF")]
+    pub(super) r#ref: Option<String>,
+    #[command(flatten)]
+    pub(super) registry: RegistryOptions,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Pull {
+    /// HOST[:PORT]/NAME[:TAG][@DIGEST]
+    pub(super) name: String,
+    /// The new folder, or the new archive where the name ends in `.tar`
+    pub(super) destination: PathBuf,
+    /// Fetch the image for this platform, such as linux/arm64 [default: that of this machine]
+    #[arg(long, value_name = "OS/ARCH", value_parser = Platform::parse, conflicts_with = "all")]
+    pub(super) platform: Option<Platform>,
+    /// Fetch the images of all platforms
+    #[arg(long)]
+    pub(super) all: bool,
+    #[command(flatten)]
+    pub(super) registry: RegistryOptions,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Login {
+    /// HOST[:PORT]
+    pub(super) registry: String,
+    #[command(flatten)]
+    pub(super) connection: RegistryOptions,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Logout {
+    /// HOST[:PORT]
+    pub(super) registry: String,
+    /// The file with logins, in docker's form
+    #[arg(long, value_name = "FILE")]
+    pub(super) auth_file: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]

@@ -31,7 +31,17 @@ impl Failure {
         Self { exit: 3, hint: Some(hint.into()), ..Self::local("daemon_unreachable", message) }
     }
 
-    /// The daemon answered with an error of this HTTP status.
+    /// A registry cannot be reached.
+    pub(super) fn registry_unreachable(message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { exit: 3, hint: Some(hint.into()), ..Self::local("registry_unreachable", message) }
+    }
+
+    /// Might the same succeed when it is done again at once?
+    pub(super) fn may_pass(&self) -> bool {
+        self.code == "registry_unreachable"
+    }
+
+    /// The daemon or a registry answered with an error of this HTTP status.
     pub(super) fn answered(
         status: u16,
         code: &str,
