@@ -14,6 +14,7 @@ mod connection;
 mod demo;
 mod exec;
 mod failure;
+mod grants;
 mod images;
 mod install;
 mod login;
@@ -27,6 +28,8 @@ mod serve;
 mod status;
 mod submit;
 mod upkeep;
+mod tokens;
+mod users;
 mod version;
 
 use std::process::ExitCode;
@@ -78,6 +81,9 @@ fn dispatch(arguments: &Arguments) -> Result<ExitCode, Failure> {
         Command::Pull(options) => wait(until_interrupted(pull::run(global, options))),
         Command::Login(options) => wait(login::login(global, options)),
         Command::Logout(options) => login::logout(global, options),
+        Command::User(command) => wait(users::run(global, command)),
+        Command::Token(command) => wait(tokens::run(global, command)),
+        Command::Grant(command) => wait(grants::run(global, command)),
     }?;
     Ok(ExitCode::SUCCESS)
 }

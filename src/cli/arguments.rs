@@ -125,6 +125,15 @@ pub(super) enum Command {
     Login(Login),
     /// Forget the credentials for a registry
     Logout(Logout),
+    /// Make, change and list the users of the server
+    #[command(subcommand)]
+    User(User),
+    /// Make, list and revoke API tokens
+    #[command(subcommand)]
+    Token(Token),
+    /// Say who may do what in which repositories
+    #[command(subcommand)]
+    Grant(Grant),
     /// Make, check and look into the root filesystem that Pantry carries
     #[command(subcommand)]
     Rootfs(Rootfs),
@@ -271,6 +280,143 @@ pub(super) struct Logout {
     /// The file with logins, in docker's form
     #[arg(long, value_name = "FILE")]
     pub(super) auth_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum User {
+    /// Make a user; the password is asked for
+    Add {
+        /// Letters, digits, `.`, `_`, `-`, `@` and `+`
+        name: String,
+        /// nobody, reader, installer or administrator: what the user is beside what grants say
+        #[arg(long, value_name = "ROLE", default_value = "nobody", value_parser = role)]
+        role: String,
+        /// Put the user into this group; may be given again
+        #[arg(long = "group", value_name = "GROUP")]
+        groups: Vec<String>,
+        /// Read the password from stdin
+        #[arg(long)]
+        password_stdin: bool,
+        /// A user without a password gets in by API tokens alone
+        #[arg(long, conflicts_with = "password_stdin")]
+        no_password: bool,
+    },
+    /// List the users
+    List,
+    /// Show a user
+    Show {
+        /// The name
+        name: String,
+    },
+    /// Remove a user with all tokens, memberships and grants
+    Rm {
+        /// The name
+        name: String,
+    },
+    /// Give a user a new password
+    Passwd {
+        /// The name
+        name: String,
+        /// Read the password from stdin
+        #[arg(long)]
+        password_stdin: bool,
+    },
+    /// Change a user's role and groups
+    Set {
+        /// The name
+        name: String,
+        /// nobody, reader, installer or administrator
+        #[arg(long, value_name = "ROLE", value_parser = role)]
+        role: Option<String>,
+        /// All groups that the user is in from now on; empty for none
+        #[arg(long, value_name = "GROUP,GROUP")]
+        groups: Option<String>,
+    },
+    /// Let nobody in as this user, whose tokens stop to count
+    Disable {
+        /// The name
+        name: String,
+    },
+    /// Let a disabled user in again
+    Enable {
+        /// The name
+        name: String,
+    },
+}
+
+/// A role, by its word in the API.
+fn role(text: &str) -> Result<String, String> {
+    let role = crate::access::Role::parse(text);
+    role.map(|role| role.as_str().to_owned())
+        .ok_or_else(|| "a role is nobody, reader, installer or administrator".to_owned())
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Token {
+    /// Make an API token and show it, this once
+    Create {
+        /// What it is called, once a user
+        name: String,
+        /// Whose it is [default: your own, where you are a user]
+        #[arg(long, value_name = "USER")]
+        user: Option<String>,
+        /// How long it counts, such as 30d, 12h or 90m [default: for ever]
+        #[arg(long, value_name = "TIME", value_parser = lifetime)]
+        expires: Option<u64>,
+        /// Narrow it to these rights, such as local/team:pull,push; may be given again
+        #[arg(long = "scope", value_name = "PATTERN:RIGHTS")]
+        scopes: Vec<String>,
+        /// The most that its holder is here
+        #[arg(long, value_name = "ROLE", value_parser = role)]
+        role: Option<String>,
+    },
+    /// List the API tokens, without their secrets
+    List {
+        /// Those of this user
+        #[arg(long, value_name = "USER")]
+        user: Option<String>,
+    },
+    /// Make an API token count no more
+    Revoke {
+        /// Its id, as the list shows it
+        id: String,
+    },
+}
+
+/// A time in seconds: a number with `s`, `m`, `h` or `d`.
+fn lifetime(text: &str) -> Result<u64, String> {
+    let bad = || "a time is a number with s, m, h or d, such as 30d".to_owned();
+    let (number, unit) = text.split_at_checked(text.len().saturating_sub(1)).ok_or_else(bad)?;
+    let seconds = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        "d" => 86_400,
+        _ => return Err(bad()),
+    };
+    number.parse::<u64>().ok().and_then(|number| number.checked_mul(seconds)).ok_or_else(bad)
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Grant {
+    /// Grant rights on a pattern, in place of what was granted on it
+    Add {
+        /// user:NAME, group:NAME or anonymous
+        subject: String,
+        /// `*`, or a name such as local/team: it and all below it
+        pattern: String,
+        /// Some of pull,push,delete,admin
+        rights: String,
+    },
+    /// List the grants
+    List,
+    /// Take back all that was granted on a pattern
+    Rm {
+        /// user:NAME, group:NAME or anonymous
+        subject: String,
+        /// The pattern as it was granted on
+        pattern: String,
+    },
 }
 
 #[derive(Debug, Subcommand)]

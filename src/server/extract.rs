@@ -1,11 +1,13 @@
 //! Parameters of the JSON API, with refusals in our form.
 
+use axum::body::Body;
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{FromRequestParts, Path, Query};
 use http::request::Parts;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::body::collect_or_refuse;
 use super::errors::{ApiError, ApiResult};
 
 /// The query as `T`; a parameter that is not as it must be is refused, an unknown one too.
@@ -38,6 +40,18 @@ impl<S: Send + Sync> FromRequestParts<S> for Segment {
                 .hint("a path is UTF-8, with `%` and two digits for what URLs do not take")
         })
     }
+}
+
+/// A request has no more bytes than this.
+const BODY_CAP: u64 = 64 * 1024;
+
+/// The JSON of a request; a member that is not as it must be is refused, an unknown one too where `T` says so.
+pub(super) async fn sent<T: DeserializeOwned>(body: Body) -> ApiResult<T> {
+    let bytes = collect_or_refuse(body, BODY_CAP).await?;
+    serde_json::from_slice(&bytes).map_err(|error| {
+        ApiError::invalid("body_invalid", error.to_string())
+            .hint("GET /v1/openapi.json describes the body of each request")
+    })
 }
 
 /// Which part of a list.
@@ -82,6 +96,17 @@ impl<T> Page<T> {
         Self { items, next }
     }
 
+    /// The part that is asked for of entries in the order of their keys.
+    pub(super) fn of_sorted(
+        items: Vec<T>,
+        params: &ListParams,
+        key: impl Fn(&T) -> String,
+    ) -> ApiResult<Self> {
+        let limit = limit(params.limit)?;
+        let behind = |item: &T| params.after.as_ref().is_none_or(|after| key(item) > *after);
+        Ok(Self::new(items.into_iter().filter(behind).take(limit).collect(), limit, key))
+    }
+
     /// A list that is never cut.
     pub(super) fn whole(items: Vec<T>) -> Self {
         Self { items, next: None }
@@ -92,7 +117,6 @@ impl<T> Page<T> {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use axum::body::Body;
     use http::Request;
     use tower::ServiceExt as _;
 

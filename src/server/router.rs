@@ -18,6 +18,8 @@ use super::handlers::{
     audit, changes, collections, damage, health, installed, metrics, packages, repairs, reports,
     repositories, status, submissions, token, v2, verifications,
 };
+use super::handlers::{audit, changes, grants, health, installed, metrics, packages, status, submissions};
+use super::handlers::{token, tokens, users, v2};
 use super::observe::{Observer, observe};
 
 #[derive(utoipa::OpenApi)]
@@ -56,6 +58,11 @@ fn described() -> OpenApiRouter<App> {
         .routes(routes!(damage::list::list))
         .routes(routes!(audit::list::list))
         .routes(routes!(status::show::show))
+        .routes(routes!(users::create::create, users::list::list))
+        .routes(routes!(users::show::show, users::update::update, users::delete::delete))
+        .routes(routes!(tokens::create::create, tokens::list::list))
+        .routes(routes!(tokens::delete::delete))
+        .routes(routes!(grants::create::create, grants::list::list, grants::delete::delete))
         .route("/v2", any(v2::base))
         .route("/v2/", any(v2::base))
         .route(TOKEN_PATH, get(token::issue::issue).post(token::exchange::exchange))
@@ -108,6 +115,7 @@ mod tests {
                 "/v1/changes/{id}/abort",
                 "/v1/collections",
                 "/v1/damaged-blobs",
+                "/v1/grants",
                 "/v1/installed",
                 "/v1/installed/{name}",
                 "/v1/packages",
@@ -125,6 +133,10 @@ mod tests {
                 "/v1/submissions/{id}/container-result",
                 "/v1/submissions/{id}/events",
                 "/v1/verifications",
+                "/v1/tokens",
+                "/v1/tokens/{id}",
+                "/v1/users",
+                "/v1/users/{name}",
             ]
         );
         let text = described.to_json().unwrap_or_default();
@@ -134,5 +146,6 @@ mod tests {
         let count = ids.len();
         ids.dedup();
         assert_eq!((count, ids.len()), (32, 32), "{ids:?}");
+        assert_eq!((count, ids.len()), (28, 28), "{ids:?}");
     }
 }

@@ -1,0 +1,5 @@
+//! Who may do what in which repositories.
+
+pub(in crate::server) mod create;
+pub(in crate::server) mod delete;
+pub(in crate::server) mod list;

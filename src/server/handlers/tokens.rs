@@ -1,0 +1,5 @@
+//! API tokens.
+
+pub(in crate::server) mod create;
+pub(in crate::server) mod delete;
+pub(in crate::server) mod list;
