@@ -5,6 +5,8 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::format_collect, missing_docs)]
 
+#[path = "appliance/account_commands.rs"]
+mod account_commands;
 #[path = "appliance/accounts.rs"]
 mod accounts;
 #[path = "appliance/accounts_tokens.rs"]
@@ -33,12 +35,16 @@ mod demo;
 mod failures;
 #[path = "appliance/hardening.rs"]
 mod hardening;
+#[path = "appliance/guides.rs"]
+mod guides;
 #[path = "appliance/images.rs"]
 mod images;
 #[path = "appliance/install.rs"]
 mod install;
 #[path = "appliance/leaks.rs"]
 mod leaks;
+#[path = "appliance/private.rs"]
+mod private;
 #[path = "appliance/registry.rs"]
 mod registry;
 #[path = "appliance/repositories.rs"]

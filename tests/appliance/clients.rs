@@ -166,13 +166,13 @@ fn publish_and_run_wrapper(server: &Server) -> String {
 }
 
 /// A docker engine with folders of its own and no network set-up.
-struct Docker {
+pub struct Docker {
     child: Child,
     folder: tempfile::TempDir,
 }
 
 impl Docker {
-    fn start() -> Option<Self> {
+    pub fn start() -> Option<Self> {
         let folder = tempfile::Builder::new().prefix("pantry-dockerd-").tempdir().unwrap();
         let at = |name: &str| folder.path().join(name).display().to_string();
         let log = std::fs::File::create(folder.path().join("log")).unwrap();
@@ -204,7 +204,13 @@ impl Docker {
         matches!(self.child.try_wait(), Ok(Some(_)))
     }
 
-    fn docker(&self, arguments: &[&str]) -> Output {
+    /// Lets the client know a login.
+    pub fn keep_login(&self, config: &str) {
+        std::fs::create_dir_all(self.folder.path().join("config")).unwrap();
+        std::fs::write(self.folder.path().join("config/config.json"), config).unwrap();
+    }
+
+    pub fn docker(&self, arguments: &[&str]) -> Output {
         Command::new("docker")
             .arg("-H")
             .arg(format!("unix://{}", self.folder.path().join("sock").display()))

@@ -18,6 +18,8 @@ fn help_lists_every_command_and_the_exit_codes() {
     let help = show(&pantry(&["--help"]));
     for command in
         ["serve", "submit", "submission", "install", "remove", "list", "exec", "changes", "change", "rootfs"]
+            .into_iter()
+            .chain(["push", "pull", "login", "logout", "user", "token", "grant"])
     {
         assert!(help.contains(command), "{command} in {help}");
     }

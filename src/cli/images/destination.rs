@@ -43,7 +43,8 @@ impl Destination {
             return Err(Failure::answered(409, "destination_exists", detail, None)
                 .with_hint(Some("name another, or remove it first".to_owned())));
         }
-        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let path = std::path::absolute(path)?;
+        let parent = path.parent().unwrap_or(Path::new("/"));
         let bad = |error: std::io::Error| {
             Failure::usage("destination_unwritable", format!("cannot write in {}: {error}", parent.display()))
         };
@@ -57,7 +58,7 @@ impl Destination {
             let folder = builder.tempdir_in(parent).map_err(bad)?;
             Kind::Folder(folder)
         };
-        Ok(Self { path: path.to_path_buf(), kind })
+        Ok(Self { path, kind })
     }
 
     /// Begins a blob of a size; an archive takes one after the other.
@@ -99,7 +100,7 @@ impl Destination {
             writer.finish().await?;
         }
         let Self { path, kind } = self;
-        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let parent = path.parent().unwrap_or(Path::new("/"));
         match kind {
             Kind::Folder(folder) => {
                 open_to_readers(folder.path(), 0o755)?;
