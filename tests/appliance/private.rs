@@ -221,9 +221,10 @@ fn outlive_a_token(test: &str, pull: impl FnOnce(&str, &Path) -> Option<Output>)
     let folder = tempfile::Builder::new().prefix("pantry-private-").rand_bytes(8).tempdir().unwrap();
     let layout = layers(folder.path());
     let name = format!("{}/local/private/app:1", server.address());
+    let slow = Slow::start(listener, server.address().to_owned());
     let sent = pantry(folder.path(), &["push", layout.to_str().unwrap(), &name], PASSWORD);
     assert!(sent.status.success(), "{}", show(&sent));
-    let slow = Slow::start(listener, server.address().to_owned());
+    slow.tokens.store(0, Ordering::Relaxed);
     let Some(output) = pull(&slow.address, folder.path()) else {
         return skip(test, "the client is not installed, or does not run here");
     };

@@ -346,8 +346,9 @@ impl Registry {
         let bad =
             |why: &str| Failure::local("registry_not_valid", format!("{} gives no token: {why}", self.host));
         let mut url = Url::parse(realm).map_err(|_| bad("its realm is no address"))?;
-        if url.scheme() != "https" && url.origin() != self.base.origin() {
-            return Err(bad("its realm is on another host without TLS"));
+        // Who is reached by TLS must not have the password sent elsewhere in the clear.
+        if url.scheme() != "https" && self.base.scheme() == "https" {
+            return Err(bad("it speaks TLS, and its realm does not"));
         }
         {
             let mut query = url.query_pairs_mut();
