@@ -298,7 +298,13 @@ fn containerd_outlives_its_token() {
         let name = format!("{address}/local/private/app:1");
         let options =
             ["images", "pull", "--plain-http", "--snapshotter", "native", "--max-concurrent-downloads", "2"];
-        let output = ctr(&[&options[..], &["--user", &user, &name]].concat());
+        let pull = || ctr(&[&options[..], &["--user", &user, &name]].concat());
+        let mut output = pull();
+        // containerd 1.6 shows one token for a whole pull and forgets it only when it is told so twice, as an error;
+        // the next pull begins with another.
+        if show(&output).contains("invalid_token: authorization failed") {
+            output = pull();
+        }
         super::support::signal(engine.id(), nix::sys::signal::Signal::SIGTERM);
         let _ = engine.wait();
         Some(output)
