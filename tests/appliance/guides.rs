@@ -151,8 +151,8 @@ fn blocks(page: &str, words: &[&str]) -> String {
     script
 }
 
-/// Runs what a page says for a mode; `before` makes the client ready.
-fn walk(test: &str, page: &str, mode: Mode, needs: &[&str], before: &str) {
+/// Runs what a page says for a mode; `before` makes the client ready, and what is `refused` must fail after it.
+fn walk(test: &str, page: &str, mode: Mode, needs: &[&str], before: &str, refused: &[&str]) {
     if !is_root() {
         return skip(test, "networks and an /etc of one's own need root");
     }
@@ -171,6 +171,9 @@ fn walk(test: &str, page: &str, mode: Mode, needs: &[&str], before: &str) {
     };
     assert!(!own.is_empty(), "{page} has no commands for {mode:?}");
     script += &own;
+    for command in refused {
+        script += &format!("if {command}; then echo 'this must be refused' >&2; exit 1; fi\n");
+    }
     if mode == Mode::Tls {
         // Whatever the page did: nobody else sees what is private.
         script += r#"test "$(curl --silent --cacert ca.pem --output answer --write-out '%{http_code}' \
@@ -253,12 +256,26 @@ ctr images import --base-name docker.io/library/app app.tar
 
 #[test]
 fn the_guide_for_docker_on_this_machine() {
-    walk("the_guide_for_docker_on_this_machine", "docker.md", Mode::Loopback, &["docker", "dockerd"], DOCKER);
+    walk(
+        "the_guide_for_docker_on_this_machine",
+        "docker.md",
+        Mode::Loopback,
+        &["docker", "dockerd"],
+        DOCKER,
+        &[],
+    );
 }
 
 #[test]
 fn the_guide_for_docker_with_tls() {
-    walk("the_guide_for_docker_with_tls", "docker.md", Mode::Tls, &["docker", "dockerd"], DOCKER);
+    walk(
+        "the_guide_for_docker_with_tls",
+        "docker.md",
+        Mode::Tls,
+        &["docker", "dockerd"],
+        DOCKER,
+        &["docker login pantry.example:7721 --username ada --password-stdin <<< wrong"],
+    );
 }
 
 #[test]
@@ -270,23 +287,45 @@ fn the_guide_for_podman_on_this_machine() {
         Mode::Loopback,
         &["podman", "buildah", "runc"],
         &before,
+        &[],
     );
 }
 
 #[test]
 fn the_guide_for_podman_with_tls() {
     let before = format!("{PODMAN}{PODMAN_IMAGE}");
-    walk("the_guide_for_podman_with_tls", "podman.md", Mode::Tls, &["podman", "buildah", "runc"], &before);
+    walk(
+        "the_guide_for_podman_with_tls",
+        "podman.md",
+        Mode::Tls,
+        &["podman", "buildah", "runc"],
+        &before,
+        &[
+            "podman login pantry.example:7721 --username ada --password-stdin <<< wrong",
+            "buildah login --username ada --password-stdin pantry.example:7721 <<< wrong",
+            "podman pull pantry.example:7721/local/team/app:1",
+        ],
+    );
 }
 
 #[test]
 fn the_guide_for_skopeo_on_this_machine() {
-    walk("the_guide_for_skopeo_on_this_machine", "skopeo.md", Mode::Loopback, &["skopeo"], PODMAN);
+    walk("the_guide_for_skopeo_on_this_machine", "skopeo.md", Mode::Loopback, &["skopeo"], PODMAN, &[]);
 }
 
 #[test]
 fn the_guide_for_skopeo_with_tls() {
-    walk("the_guide_for_skopeo_with_tls", "skopeo.md", Mode::Tls, &["skopeo"], PODMAN);
+    walk(
+        "the_guide_for_skopeo_with_tls",
+        "skopeo.md",
+        Mode::Tls,
+        &["skopeo"],
+        PODMAN,
+        &[
+            "skopeo inspect --creds ada:wrong docker://pantry.example:7721/local/public/app:1",
+            "skopeo list-tags docker://pantry.example:7721/local/team/app",
+        ],
+    );
 }
 
 #[test]
@@ -297,12 +336,24 @@ fn the_guide_for_containerd_on_this_machine() {
         Mode::Loopback,
         &["ctr", "containerd"],
         CONTAINERD,
+        &[],
     );
 }
 
 #[test]
 fn the_guide_for_containerd_with_tls() {
-    walk("the_guide_for_containerd_with_tls", "containerd.md", Mode::Tls, &["ctr", "containerd"], CONTAINERD);
+    walk(
+        "the_guide_for_containerd_with_tls",
+        "containerd.md",
+        Mode::Tls,
+        &["ctr", "containerd"],
+        CONTAINERD,
+        &[
+            "ctr images pull --tlscacert ca.pem --user ada:wrong pantry.example:7721/local/team/app:1",
+            "ctr images pull --tlscacert ca.pem pantry.example:7721/local/team/app:1",
+            "ctr images pull --user \"ada:$(cat ada.password)\" pantry.example:7721/local/team/app:1",
+        ],
+    );
 }
 
 #[test]
@@ -311,22 +362,40 @@ fn the_guide_for_nodes_of_kubernetes() {
         "{CONTAINERD}pantry --ca ca.pem push app pantry.example:7721/local/team/app:1 \
          --username ada --password-stdin < ada.password\n"
     );
-    walk("the_guide_for_nodes_of_kubernetes", "kubernetes.md", Mode::Tls, &["ctr", "containerd"], &before);
+    walk(
+        "the_guide_for_nodes_of_kubernetes",
+        "kubernetes.md",
+        Mode::Tls,
+        &["ctr", "containerd"],
+        &before,
+        &[],
+    );
 }
 
 #[test]
 fn the_guide_for_pantry_on_this_machine() {
-    walk("the_guide_for_pantry_on_this_machine", "pantry.md", Mode::Loopback, &[], "");
+    walk("the_guide_for_pantry_on_this_machine", "pantry.md", Mode::Loopback, &[], "", &[]);
 }
 
 #[test]
 fn the_guide_for_pantry_with_tls() {
-    walk("the_guide_for_pantry_with_tls", "pantry.md", Mode::Tls, &[], "");
+    walk(
+        "the_guide_for_pantry_with_tls",
+        "pantry.md",
+        Mode::Tls,
+        &[],
+        "",
+        &[
+            "pantry --ca ca.pem login pantry.example:7721 --username ada --password-stdin <<< wrong",
+            "pantry --ca ca.pem pull pantry.example:7721/local/team/app:1 refused",
+            "pantry pull pantry.example:7721/local/public/app:1 refused",
+        ],
+    );
 }
 
 #[test]
 fn the_fingerprint_is_told_as_the_guide_says() {
-    walk("the_fingerprint_is_told_as_the_guide_says", "README.md", Mode::Tls, &["openssl"], "");
+    walk("the_fingerprint_is_told_as_the_guide_says", "README.md", Mode::Tls, &["openssl"], "", &[]);
 }
 
 #[test]
