@@ -55,6 +55,8 @@ mod rights;
 mod rootless;
 #[path = "appliance/serve.rs"]
 mod serve;
+#[path = "appliance/strange_registries.rs"]
+mod strange_registries;
 #[path = "appliance/submissions.rs"]
 mod submissions;
 #[path = "appliance/support.rs"]

@@ -3,6 +3,7 @@
 use std::io::Write as _;
 use std::process::{Output, Stdio};
 
+use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::accounts::{Account, copy};
@@ -169,13 +170,13 @@ fn rights_are_granted_replaced_and_taken_back() {
 #[test]
 fn lists_come_in_pages_and_bodies_are_checked() {
     let server = Server::start();
-    let send = |method: reqwest::Method, path: &str, body: &str| {
+    let send = |method: Method, path: &str, body: &str| {
         let request = http().request(method, format!("{}{path}", server.url)).bearer_auth(server.token());
         let response = request.body(body.to_owned()).send().unwrap();
         (response.status().as_u16(), response.json::<Value>().unwrap_or(Value::Null))
     };
     for name in ["a", "b", "c", "d", "e"] {
-        let (status, _) = send(reqwest::Method::POST, "/v1/users", &json!({ "name": name }).to_string());
+        let (status, _) = send(Method::POST, "/v1/users", &json!({ "name": name }).to_string());
         assert_eq!(status, 201);
     }
     let first = server.admin_get("/v1/users?limit=2");
@@ -184,7 +185,6 @@ fn lists_come_in_pages_and_bodies_are_checked() {
     assert_eq!(last["items"][2]["name"], "e");
     assert_eq!(server.admin_get("/v1/users?limit=3&after=c")["next"], Value::Null);
     assert_eq!(server.json(&["user", "list"])["items"].as_array().unwrap().len(), 5);
-    use reqwest::Method;
     for (method, path, body, status, said) in [
         (Method::POST, "/v1/users", "{", 400, "body_invalid"),
         (Method::POST, "/v1/users", r#"{"name":"x","admin":true}"#, 400, "body_invalid"),

@@ -1,6 +1,6 @@
 //! Real clients against repositories that are not for everybody: wrong passwords, and tokens that end in mid-pull.
 
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -155,22 +155,22 @@ impl Slow {
         client: &TcpStream,
         server: &str,
         until: &Mutex<Option<Instant>>,
-        (held, refused, tokens): &(Arc<AtomicUsize>, Arc<AtomicUsize>, Arc<AtomicUsize>),
+        (held, refused, renewals): &(Arc<AtomicUsize>, Arc<AtomicUsize>, Arc<AtomicUsize>),
     ) -> std::io::Result<()> {
         let upstream = TcpStream::connect(server)?;
         let (mut asked, mut answered) = (BufReader::new(client), BufReader::new(&upstream));
         loop {
-            let Some((line, length, head)) = head(&mut asked)? else { return Ok(()) };
+            let Some((line, length, request)) = head(&mut asked)? else { return Ok(()) };
             let mut body = vec![0; length];
             asked.read_exact(&mut body)?;
-            (&upstream).write_all(&[head, body].concat())?;
-            let Some((status, length, head)) = self::head(&mut answered)? else { return Ok(()) };
+            (&upstream).write_all(&[request, body].concat())?;
+            let Some((status, length, answer)) = head(&mut answered)? else { return Ok(()) };
             refused.fetch_add(usize::from(status.contains(" 401 ")), Ordering::Relaxed);
-            tokens.fetch_add(usize::from(line.contains("/v2/token")), Ordering::Relaxed);
+            renewals.fetch_add(usize::from(line.contains("/v2/token")), Ordering::Relaxed);
             let mut body = vec![0; if line.starts_with("HEAD") { 0 } else { length }];
             answered.read_exact(&mut body)?;
             let mut client = client;
-            client.write_all(&head)?;
+            client.write_all(&answer)?;
             // A layer, and not the configuration, which is shorter.
             if line.contains("/blobs/") && status.contains(" 200 ") && body.len() > 8192 {
                 let end = {

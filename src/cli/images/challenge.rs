@@ -17,7 +17,7 @@ impl Challenge {
         let mut basic = None;
         let mut rest = value.trim_start();
         while !rest.is_empty() {
-            let end = rest.find(|c: char| c == ' ' || c == ',').unwrap_or(rest.len());
+            let end = rest.find([' ', ',']).unwrap_or(rest.len());
             let (scheme, after) = rest.split_at(end);
             let (parameters, after) = parameters(after);
             if scheme.eq_ignore_ascii_case("bearer") {
@@ -40,7 +40,7 @@ fn parameters(mut rest: &str) -> (Vec<(String, String)>, &str) {
     let mut found = Vec::new();
     loop {
         let trimmed = rest.trim_start_matches([' ', '\t', ',']);
-        let end = trimmed.find(|c: char| c == '=' || c == ' ' || c == ',').unwrap_or(trimmed.len());
+        let end = trimmed.find(['=', ' ', ',']).unwrap_or(trimmed.len());
         let (key, after) = trimmed.split_at(end);
         let Some(after) = after.strip_prefix('=') else { return (found, trimmed) };
         let (value, after) = if let Some(quoted) = after.strip_prefix('"') {

@@ -113,7 +113,8 @@ impl Destination {
             }
             Kind::Archive { place, file } => {
                 let mut file = file.into_inner();
-                file.write_all(&[0; 2 * BLOCK as usize]).await?;
+                // Two empty blocks end an archive.
+                file.write_all(&[0; 1024]).await?;
                 file.flush().await?;
                 file.sync_all().await?;
                 open_to_readers(&place, 0o644)?;

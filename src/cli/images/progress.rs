@@ -15,7 +15,7 @@ pub(in crate::cli) struct Progress<'a> {
 /// One blob under way.
 pub(in crate::cli) struct Bar<'a> {
     progress: &'a Progress<'a>,
-    bar: Option<ProgressBar>,
+    shown: Option<ProgressBar>,
     label: String,
     size: u64,
 }
@@ -37,7 +37,7 @@ impl<'a> Progress<'a> {
             let bar = ProgressBar::new(blob.size).with_prefix(label.clone());
             bars.add(style.map_or_else(|_| bar.clone(), |style| bar.clone().with_style(style)))
         });
-        Bar { progress: self, bar, label, size: blob.size }
+        Bar { progress: self, shown: bar, label, size: blob.size }
     }
 
     /// A line that stays.
@@ -52,14 +52,14 @@ impl<'a> Progress<'a> {
 impl Bar<'_> {
     /// So many bytes are through.
     pub(in crate::cli) fn at(&self, bytes: u64) {
-        if let Some(bar) = &self.bar {
+        if let Some(bar) = &self.shown {
             bar.set_position(bytes);
         }
     }
 
     /// A handle that counts bytes from elsewhere.
     pub(in crate::cli) fn counter(&self) -> impl Fn(u64) + Send + 'static {
-        let bar = self.bar.clone();
+        let bar = self.shown.clone();
         move |bytes| {
             if let Some(bar) = &bar {
                 bar.inc(bytes);
@@ -69,7 +69,7 @@ impl Bar<'_> {
 
     /// The blob is where it should be.
     pub(in crate::cli) fn end(self, how: &str) {
-        if let Some(bar) = &self.bar {
+        if let Some(bar) = &self.shown {
             bar.finish_and_clear();
         }
         self.progress.say(&format!("{}  {:>10}  {how}", self.label, amount(self.size)));
@@ -78,7 +78,7 @@ impl Bar<'_> {
 
 impl Drop for Bar<'_> {
     fn drop(&mut self) {
-        if let Some(bar) = &self.bar {
+        if let Some(bar) = &self.shown {
             bar.finish_and_clear();
         }
     }

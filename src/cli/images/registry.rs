@@ -66,7 +66,7 @@ impl Registry {
         let mut builder = reqwest::Client::builder()
             .user_agent(concat!("pantry/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(Duration::from_secs(20))
-            .read_timeout(Duration::from_secs(120));
+            .read_timeout(Duration::from_mins(2));
         if local {
             // No proxy can reach this machine's own addresses.
             builder = builder.no_proxy();

@@ -1,5 +1,6 @@
 //! Copies of whole images, a few blobs at a time.
 
+use std::fmt::Write as _;
 use std::time::Duration;
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
@@ -255,11 +256,13 @@ impl Hash {
     }
 
     fn finish(self) -> Digest {
-        let hex = |raw: &[u8]| raw.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-        let text = match self {
-            Self::Sha256(hash) => format!("sha256:{}", hex(&hash.finalize())),
-            Self::Sha512(hash) => format!("sha512:{}", hex(&hash.finalize())),
+        let (mut text, raw) = match self {
+            Self::Sha256(hash) => ("sha256:".to_owned(), hash.finalize().to_vec()),
+            Self::Sha512(hash) => ("sha512:".to_owned(), hash.finalize().to_vec()),
         };
+        for byte in raw {
+            write!(text, "{byte:02x}").expect("invariant: writing to a String succeeds");
+        }
         Digest::parse(&text).expect("invariant: a hash has the length of its algorithm")
     }
 }
