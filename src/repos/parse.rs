@@ -69,6 +69,12 @@ pub enum ManifestError {
         /// As the document says.
         media_type: String,
     },
+    /// It is not UTF-8, which JSON must be; the parser would pass over that in fields that it does not know.
+    #[error("the document is not UTF-8: byte {at} begins no character")]
+    NotText {
+        /// Where the first byte stands that is none.
+        at: usize,
+    },
     /// It is not the JSON of a manifest.
     #[error("the document is not the JSON of a manifest: {0}")]
     Json(#[from] serde_json::Error),
@@ -150,7 +156,9 @@ impl Descriptor {
 /// # Limits
 /// [`REFERENCES_CAP`]; nesting up to what the JSON parser allows (128).
 pub fn parse_manifest(content_type: Option<&str>, bytes: &[u8]) -> Result<ParsedManifest, ManifestError> {
-    let document: Document = serde_json::from_slice(bytes)?;
+    let text =
+        std::str::from_utf8(bytes).map_err(|error| ManifestError::NotText { at: error.valid_up_to() })?;
+    let document: Document = serde_json::from_str(text)?;
     let declared = content_type.map(essence).filter(|text| !text.is_empty());
     let media_type = match (declared, document.media_type.as_deref()) {
         (Some(content_type), Some(media_type)) if content_type != media_type => {
@@ -314,6 +322,9 @@ mod tests {
         let many: Vec<_> = (0..=REFERENCES_CAP).map(|n| descriptor(OCI_IMAGE, &n.to_be_bytes())).collect();
         let index = serde_json::json!({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": many});
         broken.push(serde_json::to_vec(&index).unwrap());
+        // Found by the fuzz target: a field that nobody reads may not hold what is no text either.
+        let unread = serde_json::to_string(&image()).unwrap().replacen('{', "{\"unread\":\"?\",", 1);
+        broken.push(unread.bytes().map(|byte| if byte == b'?' { 0xff } else { byte }).collect());
         for bytes in broken {
             assert!(parse_manifest(None, &bytes).is_err(), "{:?}", &bytes[..bytes.len().min(80)]);
         }
