@@ -35,7 +35,7 @@ impl Registry {
         let (at, due) = self
             .0
             .state
-            .read(move |view| {
+            .read_few(move |view| {
                 let at = repos::blob_at(view, &key.0, &key.1)?;
                 // What was found damaged counts as not there, so that it is pushed again.
                 let at = match at {

@@ -134,7 +134,7 @@ impl Registry {
         let found = self
             .0
             .state
-            .read(move |view| {
+            .read_few(move |view| {
                 // What was found damaged counts as not there, so that it is pushed again.
                 match repos::get_manifest(view, &key, &asked)? {
                     Some(found) if crate::blobs::is_known(view, &found.stored)?.is_some() => Ok(Some(found)),

@@ -1,6 +1,7 @@
 //! The handle: queues writes, runs reads, closes.
 
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Sender, channel, sync_channel};
@@ -146,6 +147,25 @@ impl State {
         }
     }
 
+    /// As [`State::read`], for a few rows by their keys: on the calling thread, unless the file is just being opened.
+    ///
+    /// To hand a closure to another thread costs several times what such a read does, whose pages nearly always are in
+    /// memory. A page that is not holds the thread for as long as the disk takes to give it.
+    ///
+    /// # Errors
+    /// As [`State::read`].
+    pub async fn read_few<T: Send + 'static>(
+        &self,
+        act: impl FnOnce(&View<'_>) -> Result<T, StateError> + Send + 'static,
+    ) -> Result<T, StateError> {
+        if let Ok(slot) = self.0.shared.slot.try_read() {
+            let act = AssertUnwindSafe(|| self.read_from(&slot, act));
+            return catch_unwind(act)
+                .unwrap_or_else(|panic| Err(StateError::Panicked { message: panic_message(&*panic) }));
+        }
+        self.read(act).await
+    }
+
     /// As [`State::read`], for threads that may block.
     ///
     /// # Errors
@@ -156,7 +176,15 @@ impl State {
     ) -> Result<T, StateError> {
         // Held for the whole read, so that the file is really closed when `close` or the writer closes it.
         let slot = self.0.shared.slot.read().unwrap_or_else(PoisonError::into_inner);
-        let (database, opening) = match &*slot {
+        self.read_from(&slot, act)
+    }
+
+    fn read_from<T>(
+        &self,
+        slot: &Slot,
+        act: impl FnOnce(&View<'_>) -> Result<T, StateError>,
+    ) -> Result<T, StateError> {
+        let (database, opening) = match slot {
             Slot::Open { database, opening } => (database, *opening),
             Slot::Down => return Err(StateError::Failed),
             Slot::Closed => return Err(StateError::Closed),

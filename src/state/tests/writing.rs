@@ -4,7 +4,7 @@ use std::sync::{Arc, Barrier, mpsc};
 
 use futures_util::future::FutureExt as _;
 
-use super::super::{MAX_RAW_BYTES, MAX_SCAN_ROWS, Raw, Read, Scan, StateError};
+use super::super::{MAX_RAW_BYTES, MAX_SCAN_ROWS, Raw, Read, Scan, StateError, View};
 use super::{COUNTERS, ROWS, state_in_memory};
 
 #[test]
@@ -107,6 +107,7 @@ fn closing_commits_what_is_queued_and_refuses_what_comes_later() {
         }
         assert!(matches!(state.write(|_| Ok(())).await, Err(StateError::Closed)));
         assert!(matches!(state.read(|_| Ok(())).await, Err(StateError::Closed)));
+        assert!(matches!(state.read_few(|_| Ok(())).await, Err(StateError::Closed)));
         state.close().await.unwrap();
     });
 }
@@ -123,8 +124,21 @@ fn a_write_inside_a_write_is_refused_instead_of_waiting_for_itself() {
 fn a_read_that_panics_is_an_error_for_its_caller_only() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let state = state_in_memory();
-    let outcome: Result<(), _> =
-        runtime.block_on(state.read(|_| std::panic::resume_unwind(Box::new("on purpose".to_owned()))));
-    assert!(matches!(outcome, Err(StateError::Panicked { message }) if message == "on purpose"));
+    let panics = |_: &View<'_>| std::panic::resume_unwind(Box::new("on purpose".to_owned()));
+    let outcomes: [Result<(), _>; 2] =
+        [runtime.block_on(state.read(panics)), runtime.block_on(state.read_few(panics))];
+    for outcome in outcomes {
+        assert!(matches!(outcome, Err(StateError::Panicked { message }) if message == "on purpose"));
+    }
     state.read_blocking(|_| Ok(())).unwrap();
+}
+
+#[test]
+fn a_few_rows_are_read_on_the_calling_thread() {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let state = state_in_memory();
+    state.write_blocking(|tx| tx.put(&ROWS, &("row".to_owned(), 1), &Raw(vec![7]))).unwrap();
+    let read = state.read_few(|view| Ok((std::thread::current().id(), view.get(&ROWS, &("row".to_owned(), 1))?)));
+    let (thread, row) = runtime.block_on(read).unwrap();
+    assert_eq!((thread, row), (std::thread::current().id(), Some(Raw(vec![7]))));
 }
