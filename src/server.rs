@@ -46,3 +46,6 @@ pub use app::{SandboxProbe, ServerParts};
 pub use error::ServerError;
 pub use router::openapi;
 pub use upkeep::{Upkeep, UpkeepFigures, UpkeepReport, UpkeepWork};
+#[cfg(any(test, feature = "fault-points"))]
+#[doc(hidden)]
+pub use v2_path::read_v2_path;

@@ -123,6 +123,23 @@ impl<'a> Target<'a> {
     }
 }
 
+/// What a path below `/v2/` means, and which parts of it are names, references and ids, in their order: for tests.
+#[cfg(any(test, feature = "fault-points"))]
+#[doc(hidden)]
+#[must_use]
+pub fn read_v2_path(rest: &str) -> Option<(&'static str, Vec<&str>)> {
+    let target = Target::parse(rest)?;
+    let parts = match target {
+        Target::Base | Target::Catalogue => Vec::new(),
+        Target::Extensions { name } => name.into_iter().collect(),
+        Target::Tags { name } | Target::Uploads { name } => vec![name],
+        Target::Manifest { name, reference } => vec![name, reference],
+        Target::Blob { name, digest } | Target::Referrers { name, digest } => vec![name, digest],
+        Target::Upload { name, id } => vec![name, id],
+    };
+    Some((target.label(), parts))
+}
+
 fn named(name: &str) -> Option<&str> {
     (!name.is_empty()).then_some(name)
 }
