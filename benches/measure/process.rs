@@ -61,7 +61,9 @@ impl Process {
         let mut line = String::new();
         let mut stdout = BufReader::new(child.stdout.take().context("stdout was asked for as a pipe")?);
         stdout.read_line(&mut line)?;
-        let address = line.split_whitespace().find_map(|word| word.strip_prefix("http://")?.parse().ok());
+        let address = line.split_whitespace().find_map(|word| {
+            word.strip_prefix("http://").or_else(|| word.strip_prefix("https://"))?.parse().ok()
+        });
         let Some(address) = address else {
             let _ = child.kill();
             let _ = child.wait();
@@ -70,7 +72,7 @@ impl Process {
         // Nobody else reads what follows; a full pipe must not stop the server.
         std::thread::spawn(move || std::io::copy(&mut stdout, &mut std::io::sink()));
         let mut process = Self { child, address, ready: Duration::ZERO };
-        process.until_it_answers()?;
+        process.until_it_answers(line.contains("https://"))?;
         process.ready = began.elapsed();
         Ok(process)
     }
@@ -78,7 +80,7 @@ impl Process {
     /// Starts Debian's `docker-registry` on a folder and a free port; `None` when it isn't installed.
     ///
     /// It gets what helps it: descriptors cached in memory, no access log, no tracing hooks.
-    pub fn docker_registry(folder: &Path) -> anyhow::Result<Option<Self>> {
+    pub fn docker_registry(folder: &Path, pair: Option<&Pair>) -> anyhow::Result<Option<Self>> {
         let program = Path::new("/usr/bin/docker-registry");
         if !program.is_file() {
             return Ok(None);
@@ -88,10 +90,17 @@ impl Process {
         fs_err::create_dir_all(&data)?;
         let config = folder.join("config.yml");
         let data = data.display();
+        let tls = pair.map_or_else(String::new, |pair| {
+            format!(
+                ", tls: {{certificate: \"{}\", key: \"{}\"}}",
+                pair.certificate.display(),
+                pair.key.display()
+            )
+        });
         let text = format!(
             "version: 0.1\nlog: {{level: error, accesslog: {{disabled: true}}}}\n\
              storage:\n  cache: {{blobdescriptor: inmemory}}\n  filesystem: {{rootdirectory: \"{data}\"}}\n\
-             http: {{addr: \"127.0.0.1:{port}\"}}\n"
+             http: {{addr: \"127.0.0.1:{port}\"{tls}}}\n"
         );
         fs_err::write(&config, text)?;
         let began = Instant::now();
@@ -104,15 +113,68 @@ impl Process {
             .spawn()?;
         let mut process =
             Self { child, address: SocketAddr::from(([127, 0, 0, 1], port)), ready: Duration::ZERO };
-        process.until_it_answers()?;
+        process.until_it_answers(pair.is_some())?;
         process.ready = began.elapsed();
         Ok(Some(process))
     }
 
-    fn until_it_answers(&mut self) -> anyhow::Result<()> {
+    /// Starts nginx on a folder of files and a free port; `None` when it isn't installed.
+    ///
+    /// It gets what makes it fast on loopback: large buffers in place of sendfile, one worker a core, no log, and
+    /// connections that never end.
+    pub fn nginx(folder: &Path, pair: Option<&Pair>) -> anyhow::Result<Option<Self>> {
+        let program = Path::new("/usr/sbin/nginx");
+        if !program.is_file() {
+            return Ok(None);
+        }
+        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let files = folder.join("files");
+        fs_err::create_dir_all(&files)?;
+        let (here, files) = (folder.display(), files.display());
+        let (secure, tls) = pair.map_or(("", String::new()), |pair| {
+            let (certificate, key) = (pair.certificate.display(), pair.key.display());
+            (" ssl", format!("ssl_certificate {certificate}; ssl_certificate_key {key};"))
+        });
+        let user = if nix::unistd::geteuid().is_root() { "user root;" } else { "" };
+        let text = format!(
+            "{user} daemon off; worker_processes auto; pid {here}/nginx.pid; error_log {here}/error.log;\n\
+             events {{ worker_connections 1024; }}\n\
+             http {{ access_log off; sendfile off; output_buffers 2 512k; tcp_nodelay on; keepalive_requests 100000000;\n\
+             open_file_cache max=1000; client_body_temp_path {here}/body; proxy_temp_path {here}/proxy;\n\
+             fastcgi_temp_path {here}/fastcgi; uwsgi_temp_path {here}/uwsgi; scgi_temp_path {here}/scgi;\n\
+             server {{ listen 127.0.0.1:{port}{secure}; {tls} root {files}; location = /v2/ {{ return 200; }} }} }}\n"
+        );
+        let config = folder.join("nginx.conf");
+        fs_err::write(&config, text)?;
+        let began = Instant::now();
+        let child = Command::new(program)
+            .arg("-c")
+            .arg(&config)
+            .arg("-p")
+            .arg(folder)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(File::create(folder.join("err.log"))?)
+            .spawn()?;
+        let mut process =
+            Self { child, address: SocketAddr::from(([127, 0, 0, 1], port)), ready: Duration::ZERO };
+        process.until_it_answers(pair.is_some())?;
+        process.ready = began.elapsed();
+        Ok(Some(process))
+    }
+
+    /// Who asks without credentials, or without TLS, is answered too.
+    fn until_it_answers(&mut self, secure: bool) -> anyhow::Result<()> {
         let deadline = Instant::now() + PATIENCE;
         loop {
-            if get(self.address, "/v2/").is_ok_and(|answer| answer.starts_with("HTTP/1.1 200")) {
+            let answers = if secure {
+                TcpStream::connect(self.address).is_ok()
+            } else {
+                get(self.address, "/v2/").is_ok_and(|text| {
+                    ["HTTP/1.1 200", "HTTP/1.1 401"].iter().any(|line| text.starts_with(line))
+                })
+            };
+            if answers {
                 return Ok(());
             }
             if let Some(status) = self.child.try_wait()? {
@@ -128,6 +190,13 @@ impl Process {
         self.child.id()
     }
 
+    /// SIGKILL, and waits for the end.
+    pub fn kill(mut self) -> anyhow::Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
+    }
+
     /// SIGTERM, and waits for the end.
     pub fn stop(mut self) -> anyhow::Result<()> {
         let id = nix::unistd::Pid::from_raw(i32::try_from(self.child.id())?);
@@ -141,9 +210,37 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         if matches!(self.child.try_wait(), Ok(None)) {
+            // Asked first: who is killed cannot end the processes that it started.
+            let id = i32::try_from(self.child.id()).map(nix::unistd::Pid::from_raw);
+            let asked =
+                id.is_ok_and(|id| nix::sys::signal::kill(id, nix::sys::signal::Signal::SIGTERM).is_ok());
+            let deadline = Instant::now() + Duration::from_secs(5);
+            while asked && Instant::now() < deadline && matches!(self.child.try_wait(), Ok(None)) {
+                std::thread::sleep(Duration::from_millis(5));
+            }
             let _ = self.child.kill();
             let _ = self.child.wait();
         }
+    }
+}
+
+/// A certificate for 127.0.0.1 and its key, as files.
+pub struct Pair {
+    /// The certificate; believing it is enough.
+    pub certificate: PathBuf,
+    /// Its key.
+    pub key: PathBuf,
+}
+
+impl Pair {
+    /// Makes both in a folder.
+    pub fn make(folder: &Path) -> anyhow::Result<Self> {
+        let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned(), "localhost".to_owned()])?;
+        let pair = Self { certificate: folder.join("certificate.pem"), key: folder.join("key.pem") };
+        fs_err::write(&pair.certificate, made.cert.pem())?;
+        fs_err::write(&pair.key, made.signing_key.serialize_pem())?;
+        fs_err::set_permissions(&pair.key, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
+        Ok(pair)
     }
 }
 

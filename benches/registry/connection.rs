@@ -1,9 +1,10 @@
 //! One kept-alive HTTP/1.1 connection, as thin as can be: the client shares the cores with what it measures.
 
 use std::io::{IoSlice, Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream};
 
 use anyhow::{Context as _, bail, ensure};
+
+use crate::target::{Target, Wire};
 
 const BUFFER: usize = 256 * 1024;
 /// Longest head of an answer.
@@ -11,8 +12,8 @@ const HEAD: usize = 16 * 1024;
 
 /// A connection and what has been read of it too early.
 pub struct Connection {
-    address: SocketAddr,
-    stream: TcpStream,
+    target: Target,
+    stream: Wire,
     buffer: Vec<u8>,
     from: usize,
     to: usize,
@@ -35,15 +36,31 @@ impl Answer {
 
 impl Connection {
     /// Connects.
-    pub fn open(address: SocketAddr) -> anyhow::Result<Self> {
-        let stream = TcpStream::connect(address).with_context(|| format!("cannot connect to {address}"))?;
-        stream.set_nodelay(true)?;
-        Ok(Self { address, stream, buffer: vec![0; BUFFER], from: 0, to: 0 })
+    pub fn open(target: &Target) -> anyhow::Result<Self> {
+        Ok(Self {
+            target: target.clone(),
+            stream: target.connect()?,
+            buffer: vec![0; BUFFER],
+            from: 0,
+            to: 0,
+        })
     }
 
     /// Sends a request whose body stands in pieces, and drops the body of the answer.
     pub fn send(&mut self, line: &str, kind: &str, body: &[&[u8]]) -> anyhow::Result<Answer> {
         self.exchange(line, kind, body, &mut |_| {})
+    }
+
+    /// The same, where the body says which bytes of the whole it is, both ends included.
+    pub fn send_part(
+        &mut self,
+        line: &str,
+        first: usize,
+        last: usize,
+        body: &[&[u8]],
+    ) -> anyhow::Result<Answer> {
+        let kind = format!("application/octet-stream\r\nContent-Range: {first}-{last}");
+        self.exchange(line, &kind, body, &mut |_| {})
     }
 
     /// Sends a request without a body and gives the answer's to the sink.
@@ -60,7 +77,8 @@ impl Connection {
     ) -> anyhow::Result<Answer> {
         let length: usize = body.iter().map(|piece| piece.len()).sum();
         let accept = "application/vnd.oci.image.manifest.v1+json, */*";
-        let mut head = format!("{line} HTTP/1.1\r\nHost: {}\r\nAccept: {accept}\r\n", self.address);
+        let mut head = self.target.head(line);
+        head.extend(["Accept: ", accept, "\r\n"]);
         if !kind.is_empty() {
             head.extend(["Content-Type: ", kind, "\r\nContent-Length: ", &length.to_string(), "\r\n"]);
         }
@@ -72,6 +90,7 @@ impl Connection {
             let written = self.stream.write_vectored(left)?;
             IoSlice::advance_slices(&mut left, written);
         }
+        self.stream.flush()?;
         let answer = self.head(line.starts_with("HEAD"))?;
         self.body(answer.length, sink)?;
         Ok(answer)

@@ -45,6 +45,13 @@ impl Blob<'_> {
         [self.block, &self.tail]
     }
 
+    /// The bytes from `first` to before `end`, in order.
+    pub fn part(&self, first: usize, end: usize) -> [&[u8]; 2] {
+        let block = self.block.len();
+        let tail = first.saturating_sub(block)..end.saturating_sub(block);
+        [&self.block[first.min(block)..end.min(block)], &self.tail[tail]]
+    }
+
     /// Size in bytes.
     pub fn size(&self) -> usize {
         self.block.len() + TAIL

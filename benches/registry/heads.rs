@@ -1,7 +1,6 @@
 //! Many HEAD requests at once from one thread: a thread a connection would measure the scheduler.
 
-use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream};
+use std::io::{ErrorKind, Read as _, Write as _};
 use std::time::{Duration, Instant};
 
 use anyhow::ensure;
@@ -9,29 +8,23 @@ use rustix::event::{PollFd, PollFlags};
 
 use crate::connection::end_of_head;
 use crate::latency::Latencies;
+use crate::target::{Target, Wire};
 
 struct Line {
-    stream: TcpStream,
+    stream: Wire,
     buffer: Vec<u8>,
     filled: usize,
     asked: Instant,
 }
 
 /// Asks the same over `connections` for as long as `span`, each connection one request at a time.
-pub fn ask(
-    address: SocketAddr,
-    request: &str,
-    connections: usize,
-    span: Duration,
-) -> anyhow::Result<Latencies> {
-    let request = format!(
-        "{request} HTTP/1.1\r\nHost: {address}\r\nAccept: application/vnd.oci.image.manifest.v1+json\r\n\r\n"
-    );
+pub fn ask(target: &Target, request: &str, connections: usize, span: Duration) -> anyhow::Result<Latencies> {
+    let request =
+        format!("{}Accept: application/vnd.oci.image.manifest.v1+json\r\n\r\n", target.head(request));
     let mut lines = Vec::new();
     for _ in 0..connections {
-        let stream = TcpStream::connect(address)?;
-        stream.set_nodelay(true)?;
-        stream.set_nonblocking(true)?;
+        let stream = target.connect()?;
+        stream.set_nonblocking()?;
         lines.push(Line { stream, buffer: vec![0; 8192], filled: 0, asked: Instant::now() });
     }
     let mut latencies = Latencies::default();
@@ -58,11 +51,16 @@ impl Line {
     fn ask(&mut self, request: &str) -> anyhow::Result<()> {
         self.asked = Instant::now();
         // A request of some hundred bytes always fits an empty socket buffer.
-        Ok(self.stream.write_all(request.as_bytes())?)
+        self.stream.write_all(request.as_bytes())?;
+        Ok(self.stream.flush()?)
     }
 
     fn answered(&mut self) -> anyhow::Result<bool> {
-        let read = self.stream.read(&mut self.buffer[self.filled..])?;
+        let read = match self.stream.read(&mut self.buffer[self.filled..]) {
+            // A part of a record of TLS.
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
+            other => other?,
+        };
         ensure!(read > 0, "the server closed the connection");
         self.filled += read;
         if end_of_head(&self.buffer[..self.filled]).is_none() {

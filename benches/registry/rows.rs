@@ -1,6 +1,5 @@
 //! What is measured: each row is one kind of work at one concurrency, done by each subject in turn.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,11 +14,17 @@ use crate::latency::Latencies;
 use crate::process::{memory, processor_time};
 use crate::raw;
 use crate::requests::{self, Image, Stored};
+use crate::target::Target;
 
 /// Size of a small layer.
 pub const SMALL: usize = 1024 * 1024;
 /// Size of a large one.
 pub const LARGE: usize = 100 * 1024 * 1024;
+/// Size of a chunk of a large one.
+const CHUNK: usize = 10 * 1024 * 1024;
+
+/// So many small images a server of files gives.
+const FILES: usize = 100;
 
 /// What takes part.
 pub struct Subject {
@@ -29,10 +34,12 @@ pub struct Subject {
     blobs: Vec<Stored>,
 }
 
-/// A registry, or the bare disk.
+/// A registry, a server of files, or the bare disk.
 pub enum Kind {
-    /// At this address; with the process id when we started it.
-    Registry { address: SocketAddr, id: Option<u32> },
+    /// A registry; with the process id when we started it.
+    Registry { target: Target, id: Option<u32> },
+    /// A server that gives the files of this folder: the ceiling of pulls.
+    Files { target: Target, folder: PathBuf },
     /// Writes the same bytes to files in this folder and syncs each.
     Disk { folder: PathBuf },
 }
@@ -44,7 +51,14 @@ pub enum Work {
     PullImages,
     HeadManifests,
     PushBlobs,
+    PushChunks,
     PullBlobs,
+}
+
+impl Work {
+    fn pushes(self) -> bool {
+        matches!(self, Self::PushImages | Self::PushBlobs | Self::PushChunks)
+    }
 }
 
 /// One row.
@@ -64,7 +78,7 @@ impl Row {
     pub fn bytes_written(&self) -> usize {
         match self.work {
             Work::PushImages => self.acts * SMALL,
-            Work::PushBlobs => self.acts * LARGE,
+            Work::PushBlobs | Work::PushChunks => self.acts * LARGE,
             Work::PullImages | Work::HeadManifests | Work::PullBlobs => 0,
         }
     }
@@ -113,15 +127,39 @@ impl Subject {
 
     /// Its process, where we know it.
     pub fn id(&self) -> Option<u32> {
-        if let Kind::Registry { id, .. } = self.kind { id } else { None }
+        match self.kind {
+            Kind::Registry { id, .. } => id,
+            // Its work is done by processes that it started.
+            Kind::Files { .. } | Kind::Disk { .. } => None,
+        }
+    }
+
+    fn target(&self) -> Option<&Target> {
+        match &self.kind {
+            Kind::Registry { target, .. } | Kind::Files { target, .. } => Some(target),
+            Kind::Disk { .. } => None,
+        }
+    }
+
+    /// Gives a server of files what there is to pull.
+    pub fn lay_out(&mut self, bounds: &Bounds) -> anyhow::Result<()> {
+        let Kind::Files { folder, .. } = &self.kind else { return Ok(()) };
+        for number in 0..FILES {
+            let layer = bounds.small.blob()?;
+            self.images.push(requests::lay_out(folder, "local/bench", &format!("t{number}"), &layer)?);
+        }
+        self.blobs.push(requests::lay_out_blob(folder, "local/bench", &bounds.large.blob()?)?);
+        Ok(())
     }
 
     /// One round of a row; `None` where the subject has no part in it.
     pub fn round(&mut self, row: Row, bounds: &Bounds) -> anyhow::Result<Option<Measured>> {
-        if matches!(self.kind, Kind::Disk { .. }) && !matches!(row.work, Work::PushImages | Work::PushBlobs) {
-            return Ok(None);
+        match &self.kind {
+            Kind::Disk { .. } if !row.work.pushes() || row.work == Work::PushChunks => return Ok(None),
+            Kind::Files { .. } if row.work.pushes() => return Ok(None),
+            _ => {}
         }
-        if matches!(row.work, Work::PushImages | Work::PushBlobs) {
+        if row.work.pushes() {
             // What the one before left to be written must not be charged to this one.
             nix::unistd::sync();
         }
@@ -141,10 +179,10 @@ impl Subject {
     }
 
     fn heads(&self, row: Row, bounds: &Bounds) -> anyhow::Result<Measured> {
-        let Kind::Registry { address, .. } = &self.kind else { return Ok(Measured::default()) };
+        let Some(target) = self.target() else { return Ok(Measured::default()) };
         let image = self.images.first().context("no image was pushed before")?;
         let began = Instant::now();
-        let latencies = heads::ask(*address, &image.manifest("HEAD"), row.connections, bounds.span)?;
+        let latencies = heads::ask(target, &image.manifest("HEAD"), row.connections, bounds.span)?;
         Ok(Measured { latencies, elapsed: began.elapsed(), ..Measured::default() })
     }
 
@@ -205,14 +243,14 @@ impl Subject {
 
     /// Off the clock: what was pushed last comes back byte for byte, and is in the page cache for everybody alike.
     fn check(&self, row: Row) -> anyhow::Result<()> {
-        let Kind::Registry { address, .. } = self.kind else { return Ok(()) };
+        let Some(target) = self.target() else { return Ok(()) };
         let blob = match row.work {
             Work::PushImages | Work::PullImages | Work::HeadManifests => {
                 self.images.last().map(requests::layer_of)
             }
-            Work::PushBlobs | Work::PullBlobs => self.blobs.last().cloned(),
+            Work::PushBlobs | Work::PushChunks | Work::PullBlobs => self.blobs.last().cloned(),
         };
-        blob.map_or(Ok(()), |blob| requests::check_blob(&mut Connection::open(address)?, &blob))
+        blob.map_or(Ok(()), |blob| requests::check_blob(&mut Connection::open(target)?, &blob))
     }
 }
 
@@ -234,10 +272,7 @@ impl<'round> Worker<'round> {
         bounds: &'round Bounds,
         number: usize,
     ) -> anyhow::Result<Self> {
-        let connection = match subject.kind {
-            Kind::Registry { address, .. } => Some(Connection::open(address)?),
-            Kind::Disk { .. } => None,
-        };
+        let connection = subject.target().map(Connection::open).transpose()?;
         let repository = format!("local/bench-{}/worker-{number}", bounds.round);
         Ok(Self { subject, row, bounds, connection, repository, images: Vec::new(), blobs: Vec::new() })
     }
@@ -258,6 +293,11 @@ impl<'round> Worker<'round> {
             Work::PushBlobs => {
                 let blob = block.blob()?;
                 self.blobs.push(requests::push_blob(connection, &self.repository, &blob)?);
+                Ok(blob.size() as u64)
+            }
+            Work::PushChunks => {
+                let blob = block.blob()?;
+                self.blobs.push(requests::push_chunks(connection, &self.repository, &blob, CHUNK)?);
                 Ok(blob.size() as u64)
             }
             Work::PullImages => {
