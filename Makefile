@@ -7,7 +7,7 @@ BUNDLE      := target/bundle
 PANTRY      := target/pantry
 export PYTHONDONTWRITEBYTECODE := 1
 
-.PHONY: demo run test test-bundle lint needs bundle bench
+.PHONY: demo run test test-bundle lint needs bundle bench soak fuzz
 
 ## Build with the bundle inside, and walk a package through everything.
 demo: $(PANTRY)
@@ -47,8 +47,24 @@ $(PANTRY): needs FORCE
 
 bundle: $(PANTRY)
 
+## Every measurement; `docs/benchmarks.md` says what each means and how long it takes.
 bench: $(PANTRY)
-	cargo bench
+	cargo bench --bench appliance --bench registry --bench scale --bench sandbox --bench state
+
+## Ten minutes of pushes, pulls and deletes under collection and kill -9; fails when anything is lost or left.
+soak: $(PANTRY)
+	cargo bench --bench soak
+
+## Each fuzz target for FUZZ_SECONDS, from its seeds. Needs cargo-fuzz and a nightly compiler; what it finds is in
+## fuzz/artifacts. Parsers are safe Rust, so no sanitizer is needed.
+FUZZ_SECONDS ?= 120
+FUZZ_TARGETS := $(basename $(notdir $(wildcard fuzz/targets/*.rs)))
+fuzz:
+	cd fuzz && set -e; for target in $(FUZZ_TARGETS); do \
+	    mkdir -p corpus/$$target; \
+	    cargo +nightly fuzz run --sanitizer none $$target corpus/$$target seeds/$$target -- \
+	        -max_total_time=$(FUZZ_SECONDS) -max_len=8192 -print_final_stats=1; \
+	done
 
 FORCE:
 
