@@ -19,16 +19,16 @@ mod images;
 mod install;
 mod login;
 mod output;
-mod repo;
 mod pull;
 mod push;
+mod repo;
 mod rootfs;
 mod secret;
 mod serve;
 mod status;
 mod submit;
-mod upkeep;
 mod tokens;
+mod upkeep;
 mod users;
 mod version;
 

@@ -33,10 +33,10 @@ mod crash_registry;
 mod demo;
 #[path = "appliance/failures.rs"]
 mod failures;
-#[path = "appliance/hardening.rs"]
-mod hardening;
 #[path = "appliance/guides.rs"]
 mod guides;
+#[path = "appliance/hardening.rs"]
+mod hardening;
 #[path = "appliance/images.rs"]
 mod images;
 #[path = "appliance/install.rs"]

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use super::repo::Repo;
 use super::images::Platform;
+use super::repo::Repo;
 
 /// A self-hosted package appliance in one Linux binary.
 #[derive(Debug, Parser)]

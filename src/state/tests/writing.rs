@@ -138,7 +138,8 @@ fn a_few_rows_are_read_on_the_calling_thread() {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let state = state_in_memory();
     state.write_blocking(|tx| tx.put(&ROWS, &("row".to_owned(), 1), &Raw(vec![7]))).unwrap();
-    let read = state.read_few(|view| Ok((std::thread::current().id(), view.get(&ROWS, &("row".to_owned(), 1))?)));
+    let read =
+        state.read_few(|view| Ok((std::thread::current().id(), view.get(&ROWS, &("row".to_owned(), 1))?)));
     let (thread, row) = runtime.block_on(read).unwrap();
     assert_eq!((thread, row), (std::thread::current().id(), Some(Raw(vec![7]))));
 }
