@@ -1,6 +1,7 @@
 //! The HTTP server: its own accept loop, one list of routes, and the mapping of every error to an answer.
 //!
-//! `accept` and `connection` bring requests in over TCP and over the local socket; `guard` refuses what a foreign web
+//! `accept`, `handshake` and `connection` bring requests in over TCP, TLS and the local socket; `pace`, `transfer` and
+//! `streams` cut off who is too slow; `guard` refuses what a foreign web
 //! page sends; `observe` gives each request its id, its log line and its figures, and keeps a panic from closing the
 //! connection without an answer; `router` lists the routes; `handlers/<noun>/<verb>.rs` answer them; `errors` alone
 //! knows which status an error has.
@@ -11,7 +12,7 @@
 //! Invariants:
 //! - Every handler takes a `Caller` and asks `require` for its right before anything else; only liveness
 //!   (`/health`), the description of the API and the signed callback are for everybody.
-//! - A connection without a request makes room for a new one; no address has more than half of the places.
+//! - A connection without a request makes room for a new one; no address has more than its share.
 //! - A request over TCP names this server in `Host`, else it is refused, so that a name that was bound anew to this
 //!   address gives a web page nothing.
 

@@ -1,4 +1,4 @@
-//! Bodies: streamed with a deadline for each piece, or collected under a cap and a budget that all share.
+//! Bodies: streamed, or collected under a cap and a budget that all share.
 
 use std::io;
 use std::sync::{Arc, LazyLock};
@@ -12,8 +12,6 @@ use tokio::time::Instant;
 
 use super::errors::{ApiError, ApiResult};
 
-/// The next piece of a body must come within this.
-const IDLE: Duration = Duration::from_mins(1);
 /// What is beyond a cap is read and dropped up to here, so that a client that sends before it listens gets the answer.
 const DROP_BYTES: u64 = 256 * 1024 * 1024;
 
@@ -88,19 +86,14 @@ impl Share {
     }
 }
 
-/// The body as pieces; one that doesn't come in time is an error.
+/// The body as pieces. How fast they have to come is the connection's affair, which breaks off a body that stalls.
 pub(super) fn pieces(body: Body) -> stream::BoxStream<'static, io::Result<Bytes>> {
     let pieces = Some(body.into_data_stream());
     stream::unfold(pieces, |pieces| async move {
         let mut pieces = pieces?;
-        match tokio::time::timeout(IDLE, pieces.next()).await {
-            Ok(None) => None,
-            Ok(Some(Ok(piece))) => Some((Ok(piece), Some(pieces))),
-            Ok(Some(Err(error))) => Some((Err(io::Error::other(error)), None)),
-            Err(_) => {
-                let slow = io::Error::new(io::ErrorKind::TimedOut, "no byte came for a minute");
-                Some((Err(slow), None))
-            }
+        match pieces.next().await? {
+            Ok(piece) => Some((Ok(piece), Some(pieces))),
+            Err(error) => Some((Err(io::Error::other(error)), None)),
         }
     })
     .boxed()

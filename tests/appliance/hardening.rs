@@ -196,7 +196,8 @@ fn who_takes_nothing_of_an_answer_is_cut_and_who_is_slow_is_not() {
         // The kernel tells that there is room only once a third of its buffer is free, so it is a little each time, not a byte.
         let (began, mut taken, mut piece) = (Instant::now(), 0, vec![0; 512 * 1024]);
         while began.elapsed() < STALL * 3 {
-            taken += steady.read(&mut piece).unwrap();
+            steady.read_exact(&mut piece).unwrap();
+            taken += piece.len();
             std::thread::sleep(STALL / 20);
         }
         taken += to_the_end(steady.as_mut()).len();
