@@ -147,51 +147,6 @@ pub fn the_program_agrees(server: &Server) -> anyhow::Result<()> {
         let report = documents.next().and_then(Result::ok).with_context(|| {
             format!("pantry {command:?} says no JSON: {said}{}", String::from_utf8_lossy(&output.stderr))
         })?;
-        let strangers: Vec<_> = found.difference(wanted).take(5).collect();
-        ensure!(
-            began.elapsed() < grace + PATIENCE,
-            "{} files are left that nobody keeps, such as {strangers:?}:\n{}",
-            found.len() - wanted.len(),
-            server.log()
-        );
-        std::thread::sleep(Duration::from_millis(200));
-    }
-    for folder in ["uploads", "tmp"] {
-        let left =
-            std::fs::read_dir(server.root.join(folder)).with_context(|| format!("no {folder}"))?.count();
-        ensure!(left == 0, "{left} files are left in {folder}");
-    }
-    Ok(())
-}
-
-/// Every file that is left holds what its name says.
-pub fn files_are_true(root: &Path) -> anyhow::Result<()> {
-    for digest in files(root)? {
-        let hex = &digest["sha256:".len()..];
-        let bytes = std::fs::read(root.join("blobs/sha256").join(&hex[..2]).join(hex))?;
-        ensure!(digest_of(&bytes) == digest, "the file of {digest} holds other bytes");
-    }
-    Ok(())
-}
-
-/// Asks the program itself: a collection without any grace would find nothing, every byte is as it was, and records,
-/// references and files fit together.
-pub fn the_program_agrees(server: &Server) -> anyhow::Result<()> {
-    for command in [&["gc", "--dry-run", "--grace", "0"][..], &["verify"], &["repair"]] {
-        let arguments: Vec<&str> = ["--output", "json"].iter().chain(command).copied().collect();
-        let began = Instant::now();
-        let (output, said) = loop {
-            let output = server.command(&arguments)?;
-            let said = String::from_utf8_lossy(&output.stdout).into_owned();
-            // A run that the last end of the server interrupted goes on first.
-            if !said.is_empty() || began.elapsed() > PATIENCE {
-                break (output, said);
-            }
-            std::thread::sleep(Duration::from_millis(100));
-        };
-        let report: serde_json::Value = serde_json::from_str(&said).with_context(|| {
-            format!("pantry {command:?} says no JSON: {said}{}", String::from_utf8_lossy(&output.stderr))
-        })?;
         let strangers = report["counts"]["strangers"].as_u64().unwrap_or_default();
         ensure!(
             output.status.success() && report["found"] == 0 && strangers == 0,

@@ -2,7 +2,7 @@
 
 use futures_util::future::join_all;
 
-use super::super::{BeginUpload, Begun, RegistryError};
+use super::super::{BeginUpload, Begun, Conditions, PutManifest, RegistryError};
 use super::model::{Key, Model, Open};
 use super::world::{CONTENTS, IMAGE, MANIFESTS, REPOS, TAGS, World, body, who};
 use crate::names::{Random as _, SeededRandom};
@@ -210,7 +210,14 @@ impl Act {
                 let (bytes, digest) = &MANIFESTS[manifest];
                 let reference = tag.map_or(digest.as_str(), |tag| TAGS[tag]);
                 let bytes = bytes.clone();
-                registry.put_manifest(&who(), REPOS[repo], reference, &[], Some(IMAGE), bytes).await?;
+                let put = PutManifest {
+                    reference,
+                    tags: &[],
+                    content_type: Some(IMAGE),
+                    conditions: Conditions::default(),
+                    bytes,
+                };
+                registry.put_manifest(&who(), REPOS[repo], put).await?;
             }
             Self::DeleteTag { repo, tag } => registry.delete_manifest(&who(), REPOS[repo], TAGS[tag]).await?,
             Self::DeleteManifest { repo, manifest } => {

@@ -10,7 +10,7 @@ use futures_util::stream;
 use serde_json::{Value, json};
 
 use super::super::{BeginUpload, Begun, Body, Chunk, Registry, RegistryError, RegistryParts};
-use crate::access::{Mode, Principal};
+use crate::access::{Principal, Role};
 use crate::blobs::{BlobError, Blobs, Cursor, Disk, Sweep};
 use crate::config::RegistryConfig;
 use crate::names::{Digest, Faults, ManualClock, Millis, Random, SeededRandom, SystemRandom};
@@ -76,7 +76,7 @@ pub(super) struct World {
 
 /// Somebody who may push and delete.
 pub(super) fn who() -> Principal {
-    Principal::Anonymous { mode: Mode::None }
+    Principal::Peer { uid: 0, gid: 0, role: Role::Administrator }
 }
 
 impl World {
