@@ -256,7 +256,8 @@ fn a_removal_that_a_crash_cut_short_stays_hidden() {
     let cut = server.pantry(&["repo", "rm", "team", "--force"]);
     assert!(!cut.status.success(), "{}", show(&cut));
     server.until_dead();
-    let server = Server::start_on(&root, &[]);
+    // A collection would go on with it.
+    let server = Server::start_on(&root, &[("PANTRY_STORAGE_COLLECT_EVERY_SECONDS", "0")]);
     for path in ["/v2/team/app/manifests/v1", "/v2/team/other/manifests/v1", "/v2/team/other/tags/list"] {
         assert_eq!(status(&server, path), 404, "{path}");
     }
