@@ -35,6 +35,7 @@ mod durability;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream::BoxStream;
@@ -58,6 +59,9 @@ use crate::state::State;
 use pulls::Pulls;
 use sessions::Sessions;
 
+/// A blob that is asked for again and again has its time written down so often within its grace.
+const RENEWALS_PER_GRACE: u32 = 8;
+
 /// A body as it comes in, piece by piece.
 pub type Body = BoxStream<'static, std::io::Result<Bytes>>;
 
@@ -75,6 +79,8 @@ pub struct RegistryParts {
     pub config: RegistryConfig,
     /// Manifests may have this many bytes at most.
     pub manifest_cap_bytes: u64,
+    /// How long repositories hold a blob that no manifest keeps, which decides how often being asked for is written.
+    pub grace: Duration,
 }
 
 /// The registry; clones share one.
@@ -88,6 +94,7 @@ struct Inner {
     faults: Faults,
     config: RegistryConfig,
     manifest_cap_bytes: u64,
+    renew_ahead: Duration,
     sessions: Sessions,
     repositories: Repositories,
     pulls: Arc<Pulls>,
@@ -99,7 +106,7 @@ impl Registry {
     /// A registry over these parts.
     #[must_use]
     pub fn new(parts: RegistryParts) -> Self {
-        let RegistryParts { state, blobs, clock, faults, config, manifest_cap_bytes } = parts;
+        let RegistryParts { state, blobs, clock, faults, config, manifest_cap_bytes, grace } = parts;
         let sessions = Sessions::new(state.clone(), blobs.clone(), clock.clone());
         let repositories = Repositories::new(state.clone());
         let pulls = Arc::default();
@@ -110,6 +117,7 @@ impl Registry {
             faults,
             config,
             manifest_cap_bytes,
+            renew_ahead: grace / RENEWALS_PER_GRACE,
             sessions,
             repositories,
             pulls,

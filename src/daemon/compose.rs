@@ -173,6 +173,7 @@ pub async fn serve(
         faults: faults.clone(),
         config: config.registry.clone(),
         manifest_cap_bytes: config.limits.manifest_cap_bytes,
+        grace: Duration::from_secs(config.storage.collect_grace_seconds),
     });
     registry.load().await?;
     let storage = &config.storage;

@@ -49,7 +49,8 @@ impl Registry {
         // Whoever is told "it is here" has the whole grace to name it. It may have been let go of at this moment.
         let held = if due {
             let key = (repo.clone(), digest.clone());
-            self.0.state.write(move |tx| repos::renew_blob(tx, now, &key.0, &key.1)).await?
+            let ahead = self.0.renew_ahead;
+            self.0.state.write(move |tx| repos::renew_blob(tx, now, ahead, &key.0, &key.1)).await?
         } else {
             true
         };

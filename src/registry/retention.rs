@@ -69,7 +69,7 @@ pub struct RetentionEntry {
     pub digest: String,
     /// Whether it stays.
     pub keep: bool,
-    /// Why: `no_rule`, `immutable`, `keep_last`, `keep_tags`, `used_lately`, `with_image`, `in_index`, `sparse`; or
+    /// Why: `no_rule`, `immutable`, `keep_last`, `keep_tags`, `used_lately`, `with_image`, `in_index`; or
     /// `no_rule_keeps_it`, `untagged`.
     pub reason: &'static str,
     /// When the tag was set, or the manifest put.

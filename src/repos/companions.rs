@@ -44,16 +44,6 @@ pub fn companion_tags(view: &impl Read, repo: &RepoName, digest: &Digest) -> Res
     Ok(found)
 }
 
-/// The digest that a tag belongs to by its name; `None` for a tag like any other, and for that of a sha512, which is
-/// cut.
-#[must_use]
-pub fn companion_of(tag: &Tag) -> Option<Digest> {
-    let text = tag.as_str();
-    let name = SUFFIXES[1..].iter().find_map(|suffix| text.strip_suffix(suffix)).unwrap_or(text);
-    let (algorithm, hex) = name.split_once('-')?;
-    Digest::parse(&format!("{algorithm}:{hex}")).ok()
-}
-
 /// Removes the companion tags of a manifest that has gone, and gives the manifests that no tag names any more.
 /// Immutable ones stay.
 pub(super) fn orphan(
@@ -84,17 +74,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_companion_tells_what_it_belongs_to() {
+    fn a_fallback_tag_is_named_after_its_digest() {
         let digest = Digest::of(b"image");
-        let hex = digest.hex();
-        assert_eq!(fallback_tag(&digest).as_str(), format!("sha256-{hex}"));
-        for suffix in ["", ".sig", ".att", ".sbom"] {
-            let tag = Tag::parse(&format!("sha256-{hex}{suffix}")).unwrap();
-            assert_eq!(companion_of(&tag), Some(digest.clone()), "{tag}");
-        }
-        for other in ["latest", "sha256-abc", &format!("sha256-{hex}.txt"), &format!("md5-{hex}"), hex] {
-            assert_eq!(companion_of(&Tag::parse(other).unwrap()), None, "{other}");
-        }
+        assert_eq!(fallback_tag(&digest).as_str(), format!("sha256-{}", digest.hex()));
         let long = Digest::sha512_of(b"image");
         assert_eq!(fallback_tag(&long).as_str(), format!("sha512-{}", &long.hex()[..64]));
     }

@@ -2,6 +2,7 @@
 
 use super::catalogue::count;
 use super::tables::{BLOBS, BlobRecord, HOLDERS};
+use super::wanted;
 use crate::blobs::{self, Owner, Stored};
 use crate::names::{Digest, Millis, RepoName};
 use crate::state::{Read, Scan, StateError, Tx};
@@ -44,7 +45,8 @@ pub fn add_blob_named(
 
 fn enter(tx: &mut Tx<'_>, now: Millis, repo: &RepoName, name: &Digest, at: BlobAt) -> Result<(), StateError> {
     let key = (repo.clone(), name.clone());
-    if super::idle::touch(tx, now, repo, name)? {
+    wanted::arrived(tx, repo, name, &at.stored)?;
+    if super::idle::pushed(tx, now, repo, name)? {
         return Ok(());
     }
     let size = at.size;

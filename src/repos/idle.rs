@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::holdings::delete_blob;
 use super::tables::BLOBS;
+use super::wanted;
 use crate::blobs;
 use crate::names::{Digest, Millis, RepoName};
 use crate::state::{Read, Scan, StateError, Tx};
@@ -18,9 +19,24 @@ const PAGE: usize = 200;
 /// A blob has this many names in a repository at most: one for each algorithm.
 const NAMES: usize = 10;
 
-/// Whether a manifest of the repository keeps these bytes.
-fn is_kept(view: &impl Read, repo: &RepoName, stored: &Digest) -> Result<bool, StateError> {
-    blobs::has_owner(view, stored, "manifest", &format!("{repo}@"))
+/// Whether a manifest of the repository keeps these bytes, or waits for this name of theirs.
+fn is_kept(view: &impl Read, repo: &RepoName, name: &Digest, stored: &Digest) -> Result<bool, StateError> {
+    Ok(blobs::has_owner(view, stored, "manifest", &format!("{repo}@"))?
+        || wanted::is_wanted(view, repo, name)?)
+}
+
+/// As [`touch`], when the blob was pushed or mounted again: what a manifest keeps has no time, so nothing is written.
+pub(super) fn pushed(
+    tx: &mut Tx<'_>,
+    now: Millis,
+    repo: &RepoName,
+    name: &Digest,
+) -> Result<bool, StateError> {
+    match tx.get(&BLOBS, &(repo.clone(), name.clone()))? {
+        Some(record) if is_kept(tx, repo, name, &record.stored)? => Ok(true),
+        Some(_) => touch(tx, now, repo, name),
+        None => Ok(false),
+    }
 }
 
 /// Begins the time anew; `false` when the repository does not hold the blob.
@@ -41,12 +57,14 @@ pub(super) fn touch(
 
 /// A manifest that kept these bytes went: when it was the last one, the time of those who hold them begins.
 pub(super) fn left(tx: &mut Tx<'_>, now: Millis, repo: &RepoName, stored: &Digest) -> Result<(), StateError> {
-    if is_kept(tx, repo, stored)? {
+    let prefix = format!("{repo}@");
+    if blobs::has_owner(tx, stored, "manifest", &prefix)? {
         return Ok(());
     }
-    let prefix = format!("{repo}@");
     for key in blobs::owner_keys(tx, stored, "repository", &prefix, NAMES)? {
-        if let Some(name) = key.strip_prefix(&prefix).and_then(|name| Digest::parse(name).ok()) {
+        if let Some(name) = key.strip_prefix(&prefix).and_then(|name| Digest::parse(name).ok())
+            && wanted::arrived(tx, repo, &name, stored)? == 0
+        {
             touch(tx, now, repo, &name)?;
         }
     }
@@ -65,15 +83,23 @@ pub fn renewal_due(
     name: &Digest,
 ) -> Result<bool, StateError> {
     let Some(record) = view.get(&BLOBS, &(repo.clone(), name.clone()))? else { return Ok(false) };
-    Ok(record.touched_at < now && !is_kept(view, repo, &record.stored)?)
+    // What was touched ahead of now has its whole grace yet, and more.
+    Ok(record.touched_at < now && !is_kept(view, repo, name, &record.stored)?)
 }
 
-/// Gives the blob its whole grace again; `false` when the repository does not hold it any more.
+/// Gives the blob its whole grace again, and `ahead` in addition, so that for so long the next one who asks need not
+/// write; `false` when the repository does not hold it any more.
 ///
 /// # Errors
 /// [`StateError`] when the state fails.
-pub fn renew_blob(tx: &mut Tx<'_>, now: Millis, repo: &RepoName, name: &Digest) -> Result<bool, StateError> {
-    touch(tx, now, repo, name)
+pub fn renew_blob(
+    tx: &mut Tx<'_>,
+    now: Millis,
+    ahead: Duration,
+    repo: &RepoName,
+    name: &Digest,
+) -> Result<bool, StateError> {
+    touch(tx, now.after(ahead), repo, name)
 }
 
 /// What one call of [`let_go`] saw.
@@ -107,12 +133,12 @@ pub fn let_go(
     }
     for ((repo, name), record) in page {
         let touched = record.touched_at.max(record.added_at);
-        if now.since(touched) < grace || is_kept(tx, &repo, &record.stored)? {
+        if now.since(touched) < grace || is_kept(tx, &repo, &name, &record.stored)? {
             continue;
         }
         if act {
             // Nobody wanted it since then, so that is when the grace of its bytes began too.
-            delete_blob(tx, touched, &repo, &name)?;
+            delete_blob(tx, touched.min(now), &repo, &name)?;
         }
         idle.let_go.push((repo, name));
     }

@@ -10,6 +10,7 @@ use super::referrers;
 use super::settings::settings;
 use super::tables::{KEEPS, MANIFESTS, ManifestRecord, PULLED};
 use super::tags::{delete_tags_of, set_tag, target};
+use super::wanted;
 use crate::blobs::{self, Owner, Stored};
 use crate::names::{Digest, Millis, Reference, RepoName, Tag};
 use crate::state::{Read, Scan, StateError, Tx};
@@ -61,18 +62,23 @@ pub fn put_manifest_named(
     parsed: &ParsedManifest,
     tags: &[Tag],
 ) -> Result<Result<StoredManifest, Vec<Digest>>, StateError> {
-    let targets = match required(tx, repo, parsed)? {
-        Ok(targets) => targets,
-        Err(missing) => return Ok(Err(missing)),
-    };
+    let needs = needs(tx, repo, parsed)?;
+    if let Some(lacking) = needs.refused(tx, repo)? {
+        return Ok(Err(lacking));
+    }
     let key = (repo.clone(), name.clone());
     let owner = owner(repo, name);
     let before = tx.get(&MANIFESTS, &key)?;
     blobs::link(tx, stored, &owner)?;
-    for digest in &targets {
+    for digest in &needs.here {
         blobs::link_known(tx, digest, &owner)?;
         tx.put(&KEEPS, &(repo.clone(), name.clone(), digest.clone()), &())?;
     }
+    if before.is_some() {
+        wanted::forget(tx, repo, name)?;
+    }
+    wanted::want(tx, repo, name, &needs.lacking)?;
+    wanted::want(tx, repo, name, &needs.elsewhere)?;
     let record = ManifestRecord {
         stored: stored.digest.clone(),
         media_type: parsed.media_type.clone(),
@@ -81,6 +87,7 @@ pub fn put_manifest_named(
         pushed_at: now,
     };
     tx.put(&MANIFESTS, &key, &record)?;
+    wanted::arrived(tx, repo, name, &stored.digest)?;
     if let Some(subject) = &parsed.subject {
         referrers::enter(tx, repo, subject, name, stored.size, parsed)?;
     }
@@ -101,7 +108,7 @@ pub fn put_manifest_named(
 /// # Errors
 /// [`StateError`] when the state cannot be read.
 pub fn lacks(view: &impl Read, repo: &RepoName, parsed: &ParsedManifest) -> Result<Vec<Digest>, StateError> {
-    Ok(required(view, repo, parsed)?.err().unwrap_or_default())
+    Ok(needs(view, repo, parsed)?.refused(view, repo)?.unwrap_or_default())
 }
 
 /// Makes the bytes of a manifest that is refused known and unreferenced, so that collection finds them.
@@ -120,32 +127,49 @@ pub fn refuse_bytes(
     blobs::unlink(tx, &stored.digest, &refused, now)
 }
 
-/// The SHA-256 of everything that the manifest keeps, or what the repository lacks.
-fn required(
-    view: &impl Read,
-    repo: &RepoName,
-    parsed: &ParsedManifest,
-) -> Result<Result<BTreeSet<Digest>, Vec<Digest>>, StateError> {
+/// What a manifest names, by whether the repository has it.
+struct Needs {
+    /// The SHA-256 of what is there.
+    here: BTreeSet<Digest>,
+    /// What is not, as it is named.
+    lacking: Vec<Digest>,
+    /// Layers that are not distributed, and not there.
+    elsewhere: Vec<Digest>,
+}
+
+impl Needs {
+    /// What the repository would have to have; `None` when it takes the manifest.
+    fn refused(&self, view: &impl Read, repo: &RepoName) -> Result<Option<Vec<Digest>>, StateError> {
+        let taken = self.lacking.is_empty() || settings(view, repo.root())?.sparse;
+        Ok(if taken { None } else { Some(self.lacking.clone()) })
+    }
+}
+
+fn needs(view: &impl Read, repo: &RepoName, parsed: &ParsedManifest) -> Result<Needs, StateError> {
     let needed: BTreeSet<&Digest> =
         parsed.config.iter().chain(&parsed.layers).chain(&parsed.children).collect();
-    let mut found = BTreeSet::new();
-    let mut missing = Vec::new();
+    let mut needs = Needs { here: BTreeSet::new(), lacking: Vec::new(), elsewhere: Vec::new() };
     for digest in needed {
         match resolve(view, repo, digest)? {
-            Some(stored) => {
-                found.insert(stored);
-            }
-            None => missing.push(digest.clone()),
+            Some(stored) => _ = needs.here.insert(stored),
+            None => needs.lacking.push(digest.clone()),
         }
     }
     for digest in &parsed.elsewhere {
-        found.extend(resolve(view, repo, digest)?);
+        match resolve(view, repo, digest)? {
+            Some(stored) => _ = needs.here.insert(stored),
+            None => needs.elsewhere.push(digest.clone()),
+        }
     }
-    Ok(if missing.is_empty() || settings(view, repo.root())?.sparse { Ok(found) } else { Err(missing) })
+    Ok(needs)
 }
 
 /// The SHA-256 of a blob or manifest of this repository whose bytes are here.
-fn resolve(view: &impl Read, repo: &RepoName, name: &Digest) -> Result<Option<Digest>, StateError> {
+pub(super) fn resolve(
+    view: &impl Read,
+    repo: &RepoName,
+    name: &Digest,
+) -> Result<Option<Digest>, StateError> {
     let stored = match blob_at(view, repo, name)? {
         Some(at) => at.stored,
         None => match view.get(&MANIFESTS, &(repo.clone(), name.clone()))? {
@@ -218,6 +242,7 @@ fn delete_alone(tx: &mut Tx<'_>, now: Millis, repo: &RepoName, name: &Digest) ->
             tx.delete(&KEEPS, &kept)?;
         }
     }
+    wanted::forget(tx, repo, name)?;
     blobs::unlink(tx, &record.stored, &owner, now)?;
     delete_tags_of(tx, repo, name)?;
     if let Some(subject) = &record.subject {

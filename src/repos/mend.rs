@@ -1,8 +1,10 @@
 //! What of the rows does not fit together, who is affected by a damaged blob, and whether an owner still names one.
 
 use super::catalogue;
-use super::tables::{BLOBS, CATALOGUE, CatalogueRecord, HOLDERS, KEEPS, MANIFESTS, TAGS, TAGS_OF};
-use super::{holdings, manifests};
+use super::tables::{
+    BLOBS, CATALOGUE, CatalogueRecord, HOLDERS, KEEPS, MANIFESTS, TAGS, TAGS_OF, WANTED, WANTS,
+};
+use super::{holdings, manifests, wanted};
 use crate::blobs::{self, Flaw, Mended, Owner, Stored};
 use crate::names::{Digest, RepoName, Tag};
 use crate::state::{Key, MAX_SCAN_ROWS, Read, Scan, StateError, Table, Tx, Value};
@@ -15,7 +17,8 @@ const COUNTED: usize = 50_000;
 const TAGS_TOLD: usize = 20;
 
 /// The phases of a run, in order.
-const PHASES: [&str; 6] = ["manifests", "blobs", "holders", "tags", "tags-of", "catalogue"];
+const PHASES: [&str; 8] =
+    ["manifests", "wants", "wanted", "blobs", "holders", "tags", "tags-of", "catalogue"];
 
 /// A manifest that needs a damaged blob.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -101,6 +104,8 @@ pub fn mend(tx: &mut Tx<'_>, after: Option<&str>, act: bool) -> Result<Mended, S
     let (phase, at) = after.unwrap_or(PHASES[0]).split_once(' ').unwrap_or((after.unwrap_or(PHASES[0]), ""));
     let mut flaws = Vec::new();
     let (seen, next) = match phase {
+        "wants" => mend_wants(tx, at, act, &mut flaws)?,
+        "wanted" => mend_wanted(tx, at, act, &mut flaws)?,
         "blobs" => mend_blobs(tx, at, act, &mut flaws)?,
         "holders" => mend_holders(tx, at, act, &mut flaws)?,
         "tags" => mend_tags(tx, at, act, &mut flaws)?,
@@ -164,6 +169,55 @@ fn mend_manifests(tx: &mut Tx<'_>, at: &str, act: bool, flaws: &mut Vec<Flaw>) -
         }
     }
     Ok(stepped(&page, |(repo, name)| format!("{repo} {name}")))
+}
+
+fn triple(at: &str) -> Option<(RepoName, Digest, Digest)> {
+    let (pair_at, last) = at.rsplit_once(' ')?;
+    let (repo, first) = pair(pair_at)?;
+    Some((repo, first, Digest::parse(last).ok()?))
+}
+
+/// What manifests lack, manifest by manifest.
+fn mend_wants(tx: &mut Tx<'_>, at: &str, act: bool, flaws: &mut Vec<Flaw>) -> Stepped {
+    let scan = triple(at).map_or_else(Scan::all, |key| Scan::all().after(&key));
+    let page = tx.scan(&WANTS, &scan, PAGE)?;
+    for ((repo, manifest, name), ()) in &page {
+        let subject = format!("{name} for {repo}@{manifest}");
+        let wanted = (repo.clone(), name.clone(), manifest.clone());
+        if tx.get(&MANIFESTS, &(repo.clone(), manifest.clone()))?.is_none() {
+            flaws.push(Flaw::new("want_dangling", subject, "its manifest is gone: it is removed"));
+            if act {
+                wanted::got(tx, repo.clone(), manifest.clone(), name.clone())?;
+            }
+        } else if tx.get(&WANTED, &wanted)?.is_none() {
+            flaws.push(Flaw::new("want_not_listed", subject, "the row is written"));
+            if act {
+                tx.put(&WANTED, &wanted, &())?;
+            }
+        }
+    }
+    Ok(stepped(&page, |(repo, manifest, name)| format!("{repo} {manifest} {name}")))
+}
+
+/// The same, name by name: whether it is there after all.
+fn mend_wanted(tx: &mut Tx<'_>, at: &str, act: bool, flaws: &mut Vec<Flaw>) -> Stepped {
+    let scan = triple(at).map_or_else(Scan::all, |key| Scan::all().after(&key));
+    let page = tx.scan(&WANTED, &scan, PAGE)?;
+    for ((repo, name, manifest), ()) in &page {
+        let subject = format!("{name} for {repo}@{manifest}");
+        if tx.get(&WANTS, &(repo.clone(), manifest.clone(), name.clone()))?.is_none() {
+            flaws.push(Flaw::new("want_listed_wrongly", subject, "the row is removed"));
+            if act {
+                tx.delete(&WANTED, &(repo.clone(), name.clone(), manifest.clone()))?;
+            }
+        } else if let Some(stored) = manifests::resolve(tx, repo, name)? {
+            flaws.push(Flaw::new("want_is_here", subject, "the manifest keeps it"));
+            if act {
+                wanted::keep(tx, repo.clone(), manifest.clone(), name.clone(), &stored)?;
+            }
+        }
+    }
+    Ok(stepped(&page, |(repo, name, manifest)| format!("{repo} {name} {manifest}")))
 }
 
 fn mend_blobs(tx: &mut Tx<'_>, at: &str, act: bool, flaws: &mut Vec<Flaw>) -> Stepped {

@@ -19,6 +19,10 @@ pub(super) const HOLDERS: Table<(Digest, RepoName), ()> = Table::new("repos.hold
 pub(super) const MANIFESTS: Table<(RepoName, Digest), ManifestRecord> = Table::new("repos.manifests");
 /// The bytes that a manifest keeps: (repository, manifest, SHA-256 of what it refers to).
 pub(super) const KEEPS: Table<(RepoName, Digest, Digest), ()> = Table::new("repos.keeps");
+/// What manifests name and the repository lacks: (repository, name, manifest).
+pub(super) const WANTED: Table<(RepoName, Digest, Digest), ()> = Table::new("repos.wanted");
+/// The reverse of [`WANTED`]: (repository, manifest, name), so that the rows go with the manifest.
+pub(super) const WANTS: Table<(RepoName, Digest, Digest), ()> = Table::new("repos.wants");
 /// Tags of a repository.
 pub(super) const TAGS: Table<(RepoName, Tag), TagRecord> = Table::new("repos.tags");
 /// Tags of a manifest: the reverse of [`TAGS`], so that deleting by digest reads its own tags only.
@@ -55,7 +59,8 @@ pub(super) struct BlobRecord {
     pub(super) size: u64,
     /// When the repository got it.
     pub(super) added_at: Millis,
-    /// When it was last pushed, mounted, asked for while no manifest kept it, or lost by its last manifest.
+    /// When it was last pushed, mounted, asked for while no manifest kept it, or lost by its last manifest. A time
+    /// ahead of now was written so that not everybody who asks has to write.
     #[serde(default)]
     pub(super) touched_at: Millis,
 }

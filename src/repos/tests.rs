@@ -1,6 +1,8 @@
 //! Repositories over real records.
 #![allow(clippy::unwrap_used)]
 
+mod wanted;
+
 use std::time::Instant;
 
 use bytes::Bytes;

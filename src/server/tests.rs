@@ -132,6 +132,7 @@ impl World {
             faults: Faults::none(),
             config: config.registry.clone(),
             manifest_cap_bytes: MANIFEST_CAP,
+            grace: Duration::from_hours(1),
         });
         fs_err::create_dir_all(root.join("keys")).unwrap();
         let access = Access::open(AccessParts {

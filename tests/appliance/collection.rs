@@ -149,6 +149,43 @@ fn what_a_deleted_image_held_goes_and_nothing_else() {
 }
 
 #[test]
+fn what_comes_after_its_manifest_is_kept_for_it_in_a_sparse_repository() {
+    let server = Server::start_with(&[BY_HAND]);
+    server.json(&["repo", "add", "mirror", "--sparse"]);
+    let (config, first, late) = (b"{\"late\":2}", layer(20), layer(21));
+    let image = manifest(config, &[&first, &late]);
+    let index = json!({
+        "schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json",
+        "manifests": [{"mediaType": IMAGE, "digest": digest(&image), "size": image.len()}],
+    });
+    let url = |what: &str| format!("{}/v2/mirror/app/{what}", server.url);
+    let put = http().put(url("manifests/all")).header("content-type", index["mediaType"].as_str().unwrap());
+    assert_eq!(put.body(index.to_string()).send().unwrap().status(), 201);
+    assert_eq!(try_push_blob(&server, "mirror/app", &first).unwrap(), 201);
+    let named = digest(&image);
+    assert_eq!(put_manifest(&server, "mirror/app", &named, &image).unwrap(), 201);
+    assert_eq!(try_push_blob(&server, "mirror/app", &late).unwrap(), 201);
+    assert_eq!(try_push_blob(&server, "mirror/app", config).unwrap(), 201);
+    let orphan = layer(22);
+    assert_eq!(try_push_blob(&server, "mirror/app", &orphan).unwrap(), 201);
+    gc(&server, &["--grace", "0"]);
+    assert!(!pulls(&server, "mirror/app", &orphan), "nobody named it");
+    for bytes in [&first[..], &late, config] {
+        assert!(pulls(&server, "mirror/app", bytes), "the image names it");
+    }
+    let output = server.pantry(&["repair"]);
+    assert!(output.status.success(), "{}", show(&output));
+    // Retention knows of the child as well, though it has no tag and came after its index.
+    server.json(&["repo", "set", "mirror", "--untagged-after", "1h"]);
+    let told = server.json(&["repo", "retention", "mirror", "--dry-run"]).to_string();
+    assert!(told.contains("in_index") && told.contains(&named), "{told}");
+    // Its bytes go with the last manifest that names them.
+    delete(&server, "mirror/app", &named);
+    gc(&server, &["--grace", "0"]);
+    assert!(!pulls(&server, "mirror/app", &late) && !file_of(&server, &late).exists());
+}
+
+#[test]
 fn a_blob_that_was_asked_for_is_given_its_grace_again() {
     let server = Server::start_with(&[BY_HAND]);
     let old = layer(10);

@@ -95,6 +95,7 @@ impl World {
             faults,
             config: RegistryConfig { default_repository: None, delete: true },
             manifest_cap_bytes: 1 << 20,
+            grace: std::time::Duration::from_hours(1),
         });
         Ok(Self { disk: disk.clone(), state, blobs, registry })
     }

@@ -58,8 +58,6 @@ pub enum Kept {
     WithImage,
     /// An index that is there lists it.
     InIndex,
-    /// The repository is sparse: an index may list it without a record of that.
-    Sparse,
 }
 
 impl Verdict {
@@ -74,7 +72,6 @@ impl Verdict {
             Self::Keep(Kept::UsedLately) => "used_lately",
             Self::Keep(Kept::WithImage) => "with_image",
             Self::Keep(Kept::InIndex) => "in_index",
-            Self::Keep(Kept::Sparse) => "sparse",
             Self::RemoveTag => "no_rule_keeps_it",
             Self::RemoveUntagged => "untagged",
         }
@@ -136,7 +133,6 @@ pub fn judge_untagged(settings: &RepositorySettings, facts: &ManifestFacts, now:
     }
     match settings.retention.untagged_after_seconds {
         None => Verdict::Keep(Kept::NoRule),
-        Some(_) if settings.sparse => Verdict::Keep(Kept::Sparse),
         Some(seconds) if lately(facts.used_at, seconds, now) => Verdict::Keep(Kept::UsedLately),
         Some(_) => Verdict::RemoveUntagged,
     }
@@ -206,7 +202,8 @@ mod tests {
             (rule, false, true, 1_000_000, "with_image"),
             (rule, false, false, 3_599, "used_lately"),
             (rule, false, false, 3_600, "untagged"),
-            (sparse, false, false, 1_000_000, "sparse"),
+            (sparse, false, false, 1_000_000, "untagged"),
+            (sparse, true, false, 1_000_000, "in_index"),
         ];
         for (text, child, referrer, seconds, expected) in table {
             let facts = ManifestFacts { child, referrer, used_at: ago(seconds) };

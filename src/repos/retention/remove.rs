@@ -2,10 +2,10 @@
 
 use super::judge::{Verdict, judge_tag, judge_untagged};
 use super::survey::{
-    Newest, Pending, Surveyed, SurveyedManifest, companions_of, has_parent, has_tag, manifest_facts,
-    tag_facts,
+    Newest, Pending, Surveyed, SurveyedManifest, has_parent, has_tag, manifest_facts, tag_facts,
 };
 use crate::names::{Digest, Millis, RepoName};
+use crate::repos::companions::companion_tags;
 use crate::repos::manifests::delete_manifest;
 use crate::repos::settings::{RepositorySettings, settings};
 use crate::repos::tables::{KEEPS, MANIFESTS, PULLED, PulledRecord, REFERRERS, TAGS};
@@ -132,21 +132,19 @@ fn with_image(
         }
         let referrers = tx.scan(&REFERRERS, &Scan::prefix(&key), WITH_IMAGE_CAP)?;
         let children = tx.scan(&KEEPS, &Scan::prefix(&key), WITH_IMAGE_CAP)?;
-        delete_manifest(tx, now, repo, &digest)?;
-        gone += 1;
-        removed.manifests += 1;
-        for tag in companions_of(&digest) {
+        // Before the manifest, which would take them along uncounted. One that may not move stays, as everywhere.
+        for tag in companion_tags(tx, repo, &digest)?.into_iter().filter(|tag| !rules.is_immutable(tag)) {
             if let Some(companion) = tx.get(&TAGS, &(repo.clone(), tag.clone()))? {
                 delete_tag(tx, now, repo, &tag)?;
                 removed.tags.push(format!("{repo}:{tag}"));
                 waiting.push(companion.digest);
             }
         }
+        delete_manifest(tx, now, repo, &digest)?;
+        gone += 1;
+        removed.manifests += 1;
         waiting.extend(referrers.into_iter().map(|((_, _, referrer), _)| referrer));
-        // In a sparse repository an index may list a child without being recorded as one that keeps it.
-        if !rules.sparse {
-            waiting.extend(children.into_iter().map(|((_, _, child), ())| child));
-        }
+        waiting.extend(children.into_iter().map(|((_, _, child), ())| child));
     }
     Ok(())
 }

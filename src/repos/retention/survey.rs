@@ -7,6 +7,7 @@ use super::judge::{ManifestFacts, TagFacts};
 use crate::blobs;
 use crate::names::{Digest, Millis, RepoName, Tag};
 use crate::repos::tables::{MANIFESTS, ManifestRecord, PULLED, TAGS, TAGS_OF};
+use crate::repos::wanted;
 use crate::state::{Read, Scan, StateError};
 
 /// When a manifest was asked for since the records were written; `None` when it was not.
@@ -226,7 +227,7 @@ pub(super) fn has_tag(view: &impl Read, repo: &RepoName, digest: &Digest) -> Res
     Ok(!view.scan(&TAGS_OF, &Scan::prefix(&(repo.clone(), digest.clone())), 1)?.is_empty())
 }
 
-/// Whether another manifest of the image keeps the bytes of this one.
+/// Whether another manifest of the image keeps the bytes of this one, or waits for it.
 pub(super) fn has_parent(
     view: &impl Read,
     repo: &RepoName,
@@ -236,7 +237,7 @@ pub(super) fn has_parent(
     let own = format!("{repo}@{digest}");
     let prefix = format!("{repo}@");
     let owners = blobs::owner_keys(view, stored, "manifest", &prefix, 2)?;
-    Ok(owners.iter().any(|key| *key != own))
+    Ok(owners.iter().any(|key| *key != own) || wanted::is_wanted(view, repo, digest)?)
 }
 
 /// The manifest that a tag is named after.
@@ -276,10 +277,28 @@ pub(super) fn companion(tag: &Tag) -> Option<Companion> {
     }
 }
 
-/// The tags that would be named after a manifest.
-pub(super) fn companions_of(digest: &Digest) -> Vec<Tag> {
-    let text = digest.to_string();
-    let Some((algorithm, hex)) = text.split_once(':') else { return Vec::new() };
-    let name = format!("{algorithm}-{}", hex.get(..64).unwrap_or(hex));
-    ["", ".sig", ".att", ".sbom"].iter().filter_map(|end| Tag::parse(&format!("{name}{end}")).ok()).collect()
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::repos::fallback_tag;
+
+    #[test]
+    fn a_companion_tells_what_it_belongs_to() {
+        let (short, long) = (Digest::of(b"image"), Digest::sha512_of(b"image"));
+        for suffix in ["", ".sig", ".att", ".sbom"] {
+            let tag = |digest| Tag::parse(&format!("{}{suffix}", fallback_tag(digest))).unwrap();
+            let found = companion(&tag(&short));
+            assert!(matches!(found, Some(Companion::Whole(digest)) if digest == short), "{suffix}");
+            let found = companion(&tag(&long));
+            assert!(
+                matches!(found, Some(Companion::Cut(text)) if long.to_string().starts_with(&text)),
+                "{suffix}"
+            );
+        }
+        let hex = short.hex();
+        for other in ["latest", "sha256-abc", &format!("sha256-{hex}.txt"), &format!("md5-{hex}"), hex] {
+            assert!(companion(&Tag::parse(other).unwrap()).is_none(), "{other}");
+        }
+    }
 }
