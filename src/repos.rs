@@ -11,6 +11,8 @@
 //! - A manifest is put only together with everything that it needs in the same repository at that moment, unless the
 //!   repository is `sparse`. Its own references to these bytes are kept apart from the repository's, so that unlinking a
 //!   blob takes no bytes from it.
+//! - What a manifest names and its repository lacks is remembered, and kept from the transaction on in which it enters
+//!   the repository.
 //! - A name is in the catalogue exactly while it holds a manifest or a blob; its counters, and those of its
 //!   repository, change in the transaction of what they count.
 //! - A repository lets go of a blob that none of its manifests keeps and nobody pushed, mounted or asked for during the
@@ -33,12 +35,13 @@ mod retention;
 mod settings;
 mod tables;
 mod tags;
+mod wanted;
 
 #[cfg(test)]
 pub(crate) mod tests;
 
 pub use catalogue::{ImageView, catalogue, catalogue_below, images};
-pub use companions::{companion_of, companion_tags, fallback_tag};
+pub use companions::{companion_tags, fallback_tag};
 pub use glob::TagPattern;
 pub use holdings::{BlobAt, add_blob, add_blob_named, blob_at, delete_blob, has_blob, holders, mount_blob};
 pub use idle::{Idle, let_go, renew_blob, renewal_due};

@@ -14,8 +14,10 @@ use crate::repos::{self, ParsedManifest, StoredManifest};
 
 /// A manifest of more bytes than this is parsed off the async threads.
 const PARSE_INLINE_BYTES: usize = 64 * 1024;
-/// One request may set this many tags.
+/// One request may set this many tags,
 const TAGS_CAP: usize = 100;
+/// and the audit log tells this many of them.
+const TAGS_TOLD: usize = 10;
 
 /// A manifest that a client puts, as it came.
 pub struct PutManifest<'a> {
@@ -70,7 +72,7 @@ impl Registry {
         let stored = self.0.blobs.put(bytes).await?;
         let put =
             ManifestPut { repo, digest: named.digest, subject: parsed.subject.clone(), tags: named.tags };
-        let event = event(who, "registry.manifest.put", &put.repo, reference);
+        let event = event(who, "registry.manifest.put", &put.repo, &put.digest.to_string());
         let now = self.0.clock.now();
         let wanted = put.clone();
         let asked_for = match &named.single {
@@ -78,6 +80,7 @@ impl Registry {
             None => Reference::Digest(put.digest.clone()),
         };
         let all: Vec<Tag> = named.single.into_iter().chain(put.tags.iter().cloned()).collect();
+        let event = audit::Event { why: tagged(&all), ..event };
         self.0.faults.pass("registry.manifest.before-record");
         let outcome = self
             .0
@@ -221,6 +224,16 @@ impl From<Refused> for RegistryError {
             Refused::Immutable(tag) => Self::TagImmutable { tag },
             Refused::Condition => Self::PreconditionFailed,
         }
+    }
+}
+
+/// The tags that were set, as the audit log tells them.
+fn tagged(tags: &[Tag]) -> String {
+    let first: Vec<&str> = tags.iter().take(TAGS_TOLD).map(Tag::as_str).collect();
+    match tags.len().checked_sub(TAGS_TOLD) {
+        _ if first.is_empty() => String::new(),
+        Some(more @ 1..) => format!("tagged {} and {more} more", first.join(", ")),
+        _ => format!("tagged {}", first.join(", ")),
     }
 }
 

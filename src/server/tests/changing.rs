@@ -1,6 +1,8 @@
 //! What a put or a delete changes, and under which conditions.
 
 use super::*;
+use crate::names::{Clock as _, RepoName};
+use crate::repos;
 
 fn marked(layer: &[u8], mark: &str) -> Value {
     let mut manifest = image(layer);
@@ -112,6 +114,64 @@ async fn a_refused_large_manifest_leaves_no_file() {
     world.get(&format!("/v2/local/app/manifests/{digest}")).await.is(404);
     let known = world.state.read(move |view| crate::blobs::is_known(view, &digest)).await.unwrap();
     assert!(known.is_some());
+}
+
+#[tokio::test]
+async fn the_audit_log_tells_which_manifest_was_put() {
+    let world = World::new().await;
+    world.push_image("local/app", "v1", b"layer").await;
+    let manifest = image(b"layer");
+    let digest = Digest::of(manifest.to_string().as_bytes());
+    let tags: Vec<String> = (0..12).map(|n| format!("tag=t{n}")).collect();
+    let path = format!("{digest}?{}", tags.join("&"));
+    world.put_manifest("local/app", &path, IMAGE, &manifest).await.is(201);
+    world.put_manifest("local/app", &digest.to_string(), IMAGE, &manifest).await.is(201);
+    let entries = world.state.read(|view| crate::audit::list(view, None, 10)).await.unwrap();
+    let put: Vec<_> = entries.iter().filter(|entry| entry.event.action == "registry.manifest.put").collect();
+    assert!(put.len() == 3 && put.iter().all(|entry| entry.event.subject == format!("local/app@{digest}")));
+    let mut why: Vec<&str> = put.iter().map(|entry| entry.event.why.as_str()).collect();
+    why.sort_unstable();
+    assert_eq!(why, ["", "tagged t0, t1, t2, t3, t4, t5, t6, t7, t8, t9 and 2 more", "tagged v1"]);
+}
+
+/// A HEAD of a blob that no manifest keeps is written down, but not every one.
+#[tokio::test]
+async fn being_asked_for_again_and_again_costs_one_write_a_slice_of_the_grace() {
+    const GRACE: Duration = Duration::from_hours(1);
+    let world = World::new().await;
+    world.push_blob("local/app", b"layer").await;
+    let digest = Digest::of(b"layer");
+    let path = format!("/v2/local/app/blobs/{digest}");
+    let due = || {
+        let (now, name) = (world.clock.now(), digest.clone());
+        let repo = RepoName::parse("local/app").unwrap();
+        let due = world.state.read(move |view| repos::renewal_due(view, now, &repo, &name));
+        async { due.await.unwrap() }
+    };
+    let held = |after: Duration| {
+        let now = world.clock.now().after(after);
+        let idle = world.state.write(move |tx| repos::let_go(tx, now, None, GRACE, false));
+        async { idle.await.unwrap().let_go.is_empty() }
+    };
+    assert!(!due().await, "it was pushed at this moment");
+    world.clock.advance(GRACE / 2);
+    assert!(due().await);
+    for _ in 0..3 {
+        world.head(&path).await.is(200);
+        assert!(!due().await, "the first of them wrote ahead");
+        world.clock.advance(GRACE / 8);
+        assert!(!due().await);
+        world.head(&path).await.is(200);
+        // Who asks last before the next write has the whole grace as well.
+        assert!(held(GRACE - Duration::from_millis(1)).await && !held(GRACE).await);
+        world.clock.advance(Duration::from_millis(1));
+        assert!(due().await);
+    }
+    // What a manifest keeps has no time that anybody would write.
+    world.push_image("local/app", "v1", b"layer").await;
+    world.clock.advance(GRACE);
+    world.push_blob("local/app", b"layer").await;
+    assert!(!due().await && held(GRACE * 2).await);
 }
 
 #[tokio::test]
