@@ -90,17 +90,30 @@ pub(super) fn sweep_expired(store: &Inner) -> Result<u64, BlobError> {
             .filter(|(id, record)| record.lease_until < now && !store.active.holds(id))
             .map(|(id, _)| id)
             .collect();
-        if expired.is_empty() {
-            continue;
+        if !expired.is_empty() {
+            swept += remove_expired(store, expired, now)?;
         }
-        // The records first: a crash in between leaves files that nothing names, for the sweep at the start.
-        let doomed = expired.clone();
-        store.state.write_blocking(move |tx| doomed.iter().try_for_each(|id| tx.delete(&UPLOADS, id)))?;
-        for id in &expired {
-            remove_if_there(store, &store.layout.upload(id))?;
-        }
-        swept += expired.len() as u64;
     }
+}
+
+/// Removes those of these uploads whose record has run out as the transaction itself sees it: a request may have ended
+/// and renewed one since it was read.
+fn remove_expired(store: &Inner, suspects: Vec<UploadId>, now: Millis) -> Result<u64, BlobError> {
+    // The records first: a crash in between leaves files that nothing names, for the sweep at the start.
+    let removed = store.state.write_blocking(move |tx| {
+        let mut removed = Vec::new();
+        for id in &suspects {
+            if tx.get(&UPLOADS, id)?.is_some_and(|record| record.lease_until < now) {
+                tx.delete(&UPLOADS, id)?;
+                removed.push(id.clone());
+            }
+        }
+        Ok::<_, StateError>(removed)
+    })?;
+    for id in &removed {
+        remove_if_there(store, &store.layout.upload(id))?;
+    }
+    Ok(removed.len() as u64)
 }
 
 /// How many records ran out.
@@ -170,5 +183,41 @@ pub(super) fn remove_if_there(store: &Inner, path: &Path) -> Result<(), BlobErro
             Err(BlobError::Io { step: "remove an unfinished upload", source: error })
         }
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::blobs::Blobs;
+    use crate::names::{Clock as _, Faults, ManualClock, SystemRandom};
+
+    #[tokio::test]
+    async fn an_upload_that_was_renewed_while_the_sweep_looked_keeps_its_record_and_its_bytes() {
+        let folder = tempfile::tempdir().unwrap();
+        let clock = Arc::new(ManualClock::at(Millis(1_000)));
+        let state = State::open(&folder.path().join("state.redb"), Faults::none()).unwrap();
+        let random = Arc::new(SystemRandom);
+        let blobs =
+            Blobs::open(folder.path(), state, Arc::clone(&clock) as _, random, Faults::none()).await.unwrap();
+        let mut suspended = Vec::new();
+        for _ in 0..2 {
+            let mut writer = blobs.begin().await.unwrap();
+            writer.write(vec![7; 300_000].into()).await.unwrap();
+            suspended.push(writer.suspend().await.unwrap());
+        }
+        clock.advance(KEPT_FOR);
+        let mut writer = blobs.resume(&suspended[0]).await.unwrap().unwrap();
+        clock.advance(Duration::from_secs(1));
+        // The sweep read both rows; now the request on the first one ends.
+        writer.write(vec![8; 300_000].into()).await.unwrap();
+        writer.suspend().await.unwrap();
+        let (store, suspects, now) = (Arc::clone(blobs.inner()), suspended.clone(), clock.now());
+        let sweep = tokio::task::spawn_blocking(move || remove_expired(&store, suspects, now));
+        assert_eq!(sweep.await.unwrap().unwrap(), 1);
+        let writer = blobs.resume(&suspended[0]).await.unwrap().expect("it was renewed");
+        assert_eq!(writer.written(), 600_000);
+        assert!(blobs.resume(&suspended[1]).await.unwrap().is_none());
     }
 }
