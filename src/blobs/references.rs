@@ -145,12 +145,16 @@ pub fn link(tx: &mut Tx<'_>, stored: &Stored, owner: &Owner) -> Result<(), State
     if healed {
         tx.delete(&DAMAGED, digest)?;
     }
-    if let Some(record) = before.filter(|_| !healed) {
-        return refer(tx, digest, record, owner);
+    if let Some(record) = &before
+        && !healed
+    {
+        return refer(tx, digest, record.clone(), owner);
     }
-    if !healed {
-        totals::came(tx, stored.size)?;
+    if let Some(record) = before.filter(|_| healed) {
+        // It may have been recorded without anybody knowing its size.
+        totals::went(tx, record.size)?;
     }
+    totals::came(tx, stored.size)?;
     // Bytes that were believed to be known and are not: the name stands and its bytes are said to be missing.
     let damage = (!stored.is_at_hand()).then_some(Damage::Missing);
     let record =
@@ -214,10 +218,13 @@ pub fn unlink(tx: &mut Tx<'_>, digest: &Digest, owner: &Owner, now: Millis) -> R
 /// As [`link`].
 pub fn discard(tx: &mut Tx<'_>, digest: &Digest, owner: &Owner, now: Millis) -> Result<(), StateError> {
     unlink(tx, digest, owner, now)?;
-    let inline = tx.get(&BLOBS, digest)?.is_some_and(|record| record.inline && record.damage.is_none());
-    if inline && tx.scan(&REFERENCES, &Scan::prefix(digest), 1)?.is_empty() {
+    let inline = tx.get(&BLOBS, digest)?.filter(|record| record.inline && record.damage.is_none());
+    if let Some(record) = inline
+        && tx.scan(&REFERENCES, &Scan::prefix(digest), 1)?.is_empty()
+    {
         tx.delete(&BLOBS, digest)?;
         tx.delete(&INLINE, digest)?;
+        totals::went(tx, record.size)?;
     }
     Ok(())
 }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::super::references::unreferenced_since;
-use super::super::{Owner, Stored, is_known, link, link_known, unlink};
+use super::super::{BlobTotals, Owner, Stored, discard, is_known, link, link_known, totals, unlink};
 use super::Root;
 use crate::names::{Digest, Millis};
 use crate::state::State;
@@ -111,4 +111,44 @@ async fn bytes_stay_readable_when_the_same_content_came_in_both_ways() {
     let file = Stored::known(inline.digest.clone(), inline.size);
     root.link(&file).await;
     assert_eq!(root.blobs.read_small(&inline.digest, 5).await.unwrap(), bytes);
+}
+
+async fn counted(root: &Root) -> (u64, u64) {
+    let BlobTotals { blobs, bytes } = root.state.read(|view| totals(view)).await.unwrap();
+    (blobs, bytes)
+}
+
+#[tokio::test]
+async fn discarded_bytes_are_counted_no_longer() {
+    let root = Root::new().await;
+    let (one, two) = (Owner::new("test", "one"), Owner::new("test", "two"));
+    let stored = root.blobs.put(Bytes::from_static(b"a log")).await.unwrap();
+    let digest = stored.digest.clone();
+    let (first, second) = (one.clone(), two.clone());
+    let write = root.state.write(move |tx| {
+        link(tx, &stored, &first)?;
+        link(tx, &stored, &second)
+    });
+    write.await.unwrap();
+    assert_eq!(counted(&root).await, (1, 5));
+    for (owner, expected) in [(one, (1, 5)), (two.clone(), (0, 0)), (two, (0, 0))] {
+        let digest = digest.clone();
+        root.state.write(move |tx| discard(tx, &digest, &owner, Millis(1))).await.unwrap();
+        assert_eq!(counted(&root).await, expected);
+    }
+}
+
+#[tokio::test]
+async fn a_blob_of_unknown_size_is_counted_with_its_own_when_it_is_healed() {
+    let root = Root::new().await;
+    let bytes = Bytes::from_static(b"found again");
+    let digest = Digest::of(&bytes);
+    // As repair records what a reference names and no record knows.
+    root.link(&Stored::known(digest.clone(), 0)).await;
+    assert_eq!(counted(&root).await, (1, 0));
+    let stored = root.blobs.put(bytes).await.unwrap();
+    root.link(&stored).await;
+    assert_eq!(counted(&root).await, (1, 11));
+    root.link(&stored).await;
+    assert_eq!(counted(&root).await, (1, 11), "once");
 }
