@@ -53,5 +53,5 @@ pub use references::{
 };
 pub use totals::{BlobTotals, count_once, totals};
 pub use uploads::upload_offset;
-pub use verify::{DamagedBlob, KnownBlob, Verdict, damaged, known, owners};
+pub use verify::{DamagedBlob, KnownBlob, Pace, Verdict, damaged, known, owners};
 pub use writer::Writer;

@@ -21,6 +21,8 @@ use crate::state::{Raw, Read, Scan, StateError};
 /// So much is read between two looks at the pace, and at whether anybody still wants to know.
 const STRETCH_BYTES: usize = 8 * 1_024 * 1_024;
 const READ_BYTES: usize = 256 * 1_024;
+/// What was read more slowly than allowed is made up for by so much at most.
+const CREDIT: Duration = Duration::from_millis(50);
 /// How long a damaged blob is waited for that somebody is just pushing again.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -149,6 +151,39 @@ impl Hashing {
     }
 }
 
+/// How fast is read. One for everything that is read in turn, so that many small blobs come no faster than a large one.
+#[derive(Debug)]
+pub struct Pace {
+    bytes_per_second: Option<u64>,
+    /// When what was read so far may have been read.
+    due: Instant,
+}
+
+impl Default for Pace {
+    /// As fast as it goes.
+    fn default() -> Self {
+        Self { bytes_per_second: None, due: Instant::now() }
+    }
+}
+
+impl Pace {
+    /// Reads at most so many bytes in a second from now on; as fast as it goes where that is none or zero.
+    pub fn limit(&mut self, bytes_per_second: Option<u64>) {
+        self.bytes_per_second = bytes_per_second.filter(|rate| *rate > 0);
+    }
+
+    /// Waits until these bytes may have been read.
+    async fn spend(&mut self, bytes: u64) {
+        let Some(rate) = self.bytes_per_second else { return };
+        let now = Instant::now();
+        let earliest = now.checked_sub(CREDIT).unwrap_or(now);
+        // Due in the future is what nobody waited for to the end.
+        let took = Duration::from_nanos(bytes.saturating_mul(1_000_000_000) / rate);
+        self.due = self.due.clamp(earliest, now) + took;
+        tokio::time::sleep(self.due.saturating_duration_since(now)).await;
+    }
+}
+
 /// A file that is read in turn, to whatever end it has.
 struct Reading {
     file: Box<dyn OpenFile>,
@@ -163,8 +198,7 @@ enum Source {
 
 impl Blobs {
     /// Hashes the bytes of a blob again, as they are on the disk, and compares them with its digest and with its other
-    /// `names`. Reads at most `bytes_per_second` where that is given, and tells `progress` how many bytes it has read.
-    /// Changes nothing.
+    /// `names`. Keeps to the `pace`, and tells `progress` how many bytes it has read. Changes nothing.
     ///
     /// # Errors
     /// [`BlobError::Io`] when they cannot be read, [`BlobError::State`].
@@ -172,7 +206,7 @@ impl Blobs {
         &self,
         digest: &Digest,
         names: &[Digest],
-        bytes_per_second: Option<u64>,
+        pace: &mut Pace,
         mut progress: impl FnMut(u64) + Send,
     ) -> Result<Verdict, BlobError> {
         let (store, key) = (Arc::clone(self.inner()), digest.clone());
@@ -180,6 +214,7 @@ impl Blobs {
             Source::None(verdict) => return Ok(verdict),
             Source::Bytes(bytes) => {
                 progress(bytes.len() as u64);
+                pace.spend(bytes.len() as u64).await;
                 let mut hashing = Hashing::new(names);
                 hashing.update(&bytes);
                 return Ok(hashing.verdict(digest, names));
@@ -187,7 +222,6 @@ impl Blobs {
             Source::File(file) => file,
         };
         let mut hashing = Hashing::new(names);
-        let (began, mut read) = (Instant::now(), 0_u64);
         loop {
             let stretch = spawn_blocking(move || {
                 let count = stretch(&mut file, &mut hashing)?;
@@ -198,14 +232,10 @@ impl Blobs {
                 .map_err(|_| BlobError::Stopping)?
                 .map_err(BlobError::io("read a blob to verify it"))?;
             (file, hashing) = (back, hash);
-            read += count as u64;
             progress(count as u64);
+            pace.spend(count as u64).await;
             if count < STRETCH_BYTES {
                 return Ok(hashing.verdict(digest, names));
-            }
-            if let Some(rate) = bytes_per_second.filter(|rate| *rate > 0) {
-                let due = Duration::from_millis(read.saturating_mul(1_000) / rate);
-                tokio::time::sleep(due.saturating_sub(began.elapsed())).await;
             }
         }
     }

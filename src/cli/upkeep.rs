@@ -26,7 +26,7 @@ pub(super) async fn verify(global: &Global, options: &Verify) -> Result<(), Fail
     wrong(
         &report,
         "blobs_damaged",
-        "blobs are damaged or missing",
+        "blobs are damaged, missing or unreadable",
         "docs/runbooks/damaged-blob.md says what to do",
     )
 }

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use super::super::references::{BLOBS, REFERENCES};
 use super::super::{
-    BlobError, Damage, INLINE_BYTES, Owner, Verdict, damaged, is_known, link_known, mend_references, owners,
+    BlobError, Damage, INLINE_BYTES, Owner, Pace, Verdict, damaged, is_known, link_known, mend_references,
+    owners,
 };
 use super::{Root, content};
 use crate::names::{Digest, Millis};
@@ -21,7 +22,7 @@ impl Root {
     }
 
     async fn verdict(&self, digest: &Digest) -> Verdict {
-        self.blobs.verify(digest, &[], None, |_| ()).await.unwrap()
+        self.blobs.verify(digest, &[], &mut Pace::default(), |_| ()).await.unwrap()
     }
 
     fn spoil(&self, digest: &Digest, how: impl FnOnce(&mut Vec<u8>)) {
@@ -42,7 +43,7 @@ async fn a_flipped_bit_is_found_set_aside_never_served_and_healed_by_a_push() {
     let root = Root::new().await;
     let digest = root.stored(1, 20_000_000).await;
     let mut told = 0;
-    let verdict = root.blobs.verify(&digest, &[], None, |bytes| told += bytes).await.unwrap();
+    let verdict = root.blobs.verify(&digest, &[], &mut Pace::default(), |bytes| told += bytes).await.unwrap();
     assert_eq!((verdict, told), (intact(), 20_000_000));
     root.spoil(&digest, |bytes| bytes[13_000_000] ^= 1);
     let rotten = fs_err::read(root.blob_path(&digest)).unwrap();
@@ -133,7 +134,7 @@ async fn a_false_sha512_is_told() {
         let digest = root.stored(1, size).await;
         let (right, wrong) = (Digest::sha512_of(&content(1, size)), Digest::sha512_of(b"other"));
         let names = [right, wrong.clone()];
-        let verdict = root.blobs.verify(&digest, &names, None, |_| ()).await.unwrap();
+        let verdict = root.blobs.verify(&digest, &names, &mut Pace::default(), |_| ()).await.unwrap();
         assert_eq!(verdict, Verdict::Intact { false_names: vec![wrong] });
     }
 }
@@ -152,10 +153,29 @@ async fn what_is_being_pushed_is_not_set_aside_under_the_push() {
 async fn the_pace_is_kept() {
     let root = Root::new().await;
     let digest = root.stored(1, 17 * 1_024 * 1_024).await;
+    let mut pace = Pace::default();
+    pace.limit(Some(64 * 1_024 * 1_024));
     let began = std::time::Instant::now();
-    let verdict = root.blobs.verify(&digest, &[], Some(64 * 1_024 * 1_024), |_| ()).await.unwrap();
+    let verdict = root.blobs.verify(&digest, &[], &mut pace, |_| ()).await.unwrap();
     assert_eq!(verdict, intact());
-    assert!(began.elapsed() >= Duration::from_millis(240), "{:?}", began.elapsed());
+    assert!(began.elapsed() >= Duration::from_millis(210), "{:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn small_blobs_do_not_outrun_the_pace() {
+    let root = Root::new().await;
+    let mut all = Vec::new();
+    for seed in 0..20 {
+        all.push(root.stored(seed, if seed % 2 == 0 { LARGE } else { INLINE_BYTES }).await);
+    }
+    let bytes = 10 * (LARGE + INLINE_BYTES) as u64;
+    let mut pace = Pace::default();
+    pace.limit(Some(2 * bytes));
+    let began = std::time::Instant::now();
+    for digest in &all {
+        assert_eq!(root.blobs.verify(digest, &[], &mut pace, |_| ()).await.unwrap(), intact());
+    }
+    assert!(began.elapsed() >= Duration::from_millis(440), "{:?}", began.elapsed());
 }
 
 /// The classes of flaws that a run of mending finds, sorted.

@@ -1,11 +1,12 @@
 //! The one pass of a verification: every blob is hashed again, and what is damaged is set aside.
 
 use futures_util::future::BoxFuture;
+use tokio::sync::Mutex;
 
 use super::collection::failure;
 use super::keeper::KeeperParts;
 use super::order::{Account, Order, Pass};
-use crate::blobs::{self, BlobError, Blobs, Damage, Verdict};
+use crate::blobs::{self, BlobError, Blobs, Damage, Pace, Verdict};
 use crate::changes::TaskFailure;
 use crate::names::Digest;
 use crate::repos;
@@ -20,25 +21,40 @@ const AFFECTED: usize = 5;
 pub(super) struct Contents {
     state: State,
     blobs: Blobs,
+    /// One for all blobs; there is one run at a time.
+    pace: Mutex<Pace>,
 }
 
 impl Contents {
     pub(super) fn new(parts: &KeeperParts) -> Self {
-        Self { state: parts.state.clone(), blobs: parts.blobs.clone() }
+        Self { state: parts.state.clone(), blobs: parts.blobs.clone(), pace: Mutex::default() }
     }
 
     /// Looks at one blob and acts on what is found.
-    async fn look(&self, digest: &Digest, order: &Order, account: &mut Account) -> Result<(), TaskFailure> {
+    async fn look(
+        &self,
+        digest: &Digest,
+        order: &Order,
+        pace: &mut Pace,
+        account: &mut Account,
+    ) -> Result<(), TaskFailure> {
         let key = digest.clone();
         let names = self.state.read(move |view| repos::names_of(view, &key)).await?;
         let mut read = 0;
-        let verdict = self
-            .blobs
-            .verify(digest, &names, order.bytes_per_second, |bytes| read += bytes)
-            .await
-            .map_err(|error| failure(&error))?;
+        let verdict = self.blobs.verify(digest, &names, pace, |bytes| read += bytes).await;
         account.note("bytes", read);
         account.seen += 1;
+        let verdict = match verdict {
+            Ok(verdict) => verdict,
+            // A bad sector: the others are looked at all the same.
+            Err(error @ BlobError::Io { .. }) => {
+                account.count("unreadable", 1);
+                let (why, needed) = (failure(&error).message, self.needed_by(digest).await?);
+                account.tell(format!("{digest} cannot be read: {why}{needed}"));
+                return Ok(());
+            }
+            Err(error) => return Err(failure(&error)),
+        };
         match verdict {
             Verdict::Intact { false_names } => {
                 account.note("intact", 1);
@@ -67,6 +83,11 @@ impl Contents {
                     Err(BlobError::InUse(_)) => {
                         account.count("busy", 1);
                         account.tell(format!("{digest} is damaged and is being pushed: verify it again"));
+                    }
+                    Err(error @ BlobError::Io { .. }) => {
+                        account.count("not_set_aside", 1);
+                        let (why, needed) = (failure(&error).message, self.needed_by(digest).await?);
+                        account.tell(format!("{digest} is damaged and is not set aside yet: {why}{needed}"));
                     }
                     Err(error) => return Err(failure(&error)),
                 }
@@ -121,10 +142,54 @@ impl Pass for Contents {
         Box::pin(async move {
             let after = from.and_then(|text| Digest::parse(&text).ok());
             let page = self.state.read(move |view| blobs::known(view, after.as_ref(), PAGE)).await?;
+            let mut pace = self.pace.lock().await;
+            pace.limit(order.bytes_per_second);
             for blob in &page {
-                self.look(&blob.digest, order, account).await?;
+                self.look(&blob.digest, order, &mut pace, account).await?;
             }
             Ok(page.last().filter(|_| page.len() == PAGE).map(|blob| blob.digest.to_string()))
         })
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::sync::Arc;
+
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::blobs::{INLINE_BYTES, Owner, link};
+    use crate::names::{Faults, ManualClock, Millis, SystemRandom};
+
+    #[tokio::test]
+    async fn a_blob_that_cannot_be_read_does_not_hide_the_damage_of_the_others() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = State::open(&folder.path().join("state.redb"), Faults::none()).unwrap();
+        let (clock, random) = (Arc::new(ManualClock::at(Millis(1))), Arc::new(SystemRandom));
+        let blobs = Blobs::open(folder.path(), state.clone(), clock, random, Faults::none()).await.unwrap();
+        let mut digests = Vec::new();
+        for content in 0..3 {
+            let stored = blobs.put(Bytes::from(vec![content; INLINE_BYTES + 1])).await.unwrap();
+            digests.push(stored.digest.clone());
+            state.write(move |tx| link(tx, &stored, &Owner::new("test", "one"))).await.unwrap();
+        }
+        digests.sort();
+        let path =
+            |digest: &Digest| folder.path().join("blobs/sha256").join(&digest.hex()[..2]).join(digest.hex());
+        // In the order of the run: the first can't be opened, the second is gone, the third is sound.
+        fs_err::remove_file(path(&digests[0])).unwrap();
+        fs_err::os::unix::fs::symlink(path(&digests[0]), path(&digests[0])).unwrap();
+        fs_err::remove_file(path(&digests[1])).unwrap();
+        let contents = Contents { state, blobs, pace: Mutex::default() };
+        let mut account = Account::default();
+        let next = contents.step(None, &Order::default(), &mut account).await.unwrap();
+        assert_eq!((next, account.seen, account.done), (None, 3, 2));
+        let counts: Vec<(&str, u64)> =
+            account.counts.iter().map(|(name, number)| (name.as_str(), *number)).collect();
+        let bytes = INLINE_BYTES as u64 + 1;
+        assert_eq!(counts, [("bytes", bytes), ("intact", 1), ("missing", 1), ("unreadable", 1)]);
+        assert!(account.lines[0].starts_with(&format!("{} cannot be read: ", digests[0])), "{account:?}");
     }
 }
