@@ -290,6 +290,10 @@ pub(super) fn write_body(response: &mut Response, below_v2: bool, request_id: &s
 impl From<RegistryError> for ApiError {
     fn from(error: RegistryError) -> Self {
         use RegistryError as E;
+        let error = match error {
+            E::State(error) | E::Blobs(BlobError::State(error)) => return error.into(),
+            other => other,
+        };
         let status = match &error {
             E::NameUnknown { .. } | E::BlobUnknown { .. } | E::UploadUnknown | E::ManifestUnknown { .. } => {
                 StatusCode::NOT_FOUND
@@ -302,7 +306,6 @@ impl From<RegistryError> for ApiError {
             E::PreconditionFailed => StatusCode::PRECONDITION_FAILED,
             E::Unsupported { .. } => StatusCode::METHOD_NOT_ALLOWED,
             E::TooManyUploads => StatusCode::TOO_MANY_REQUESTS,
-            E::State(error) => return Self::internal(error.code(), error),
             E::Interrupted => StatusCode::CONFLICT,
             E::Blobs(error) => return Self::blobs(error),
             _ => StatusCode::BAD_REQUEST,
@@ -440,10 +443,11 @@ impl From<StateError> for ApiError {
 
 impl From<BlobError> for ApiError {
     fn from(error: BlobError) -> Self {
-        if let BlobError::TooLarge { cap, .. } = &error {
-            return Self::too_large(*cap);
+        match error {
+            BlobError::TooLarge { cap, .. } => Self::too_large(cap),
+            BlobError::State(error) => error.into(),
+            other => Self::blobs(&other),
         }
-        Self::blobs(&error)
     }
 }
 
@@ -451,5 +455,37 @@ impl From<NameError> for ApiError {
     fn from(error: NameError) -> Self {
         Self::invalid("name_invalid", error.to_string())
             .hint("GET /v1/packages lists the names of what is published")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn full() -> StateError {
+        let source = std::io::Error::from(std::io::ErrorKind::StorageFull);
+        StateError::Io { step: "write", source: Arc::new(source) }
+    }
+
+    #[test]
+    fn a_push_is_told_that_the_state_has_no_room_or_is_away_for_a_moment() {
+        type Way = fn(StateError) -> ApiError;
+        let ways: [Way; 4] = [
+            |error| error.into(),
+            |error| RegistryError::State(error).into(),
+            |error| RegistryError::Blobs(BlobError::State(error)).into(),
+            |error| BlobError::State(error).into(),
+        ];
+        for way in ways {
+            for (error, status, code) in [
+                (full(), 507, "disk_full"),
+                (StateError::Failed, 503, "state_failed"),
+                (StateError::Closed, 500, "state_closed"),
+            ] {
+                let answer = way(error);
+                assert_eq!((answer.0.status.as_u16(), answer.code()), (status, code));
+                assert!(answer.0.problem.hint.is_some() == (status != 500) && answer.0.internal.is_some());
+            }
+        }
     }
 }
