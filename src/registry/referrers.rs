@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -9,8 +10,9 @@ use super::manifests::parse;
 use super::naming::digest;
 use super::{Registry, RegistryError};
 use crate::access::{Principal, Right};
+use crate::blobs::BlobError;
 use crate::names::{Digest, Reference, RepoName};
-use crate::repos::{self, Referrer};
+use crate::repos::{self, Referrer, StoredManifest};
 
 /// The index tells this many at a time.
 const PAGE: usize = 100;
@@ -32,6 +34,8 @@ pub struct ReferrersPage {
     pub next: Option<Digest>,
     /// The fallback tag names more than are taken in.
     pub limited: bool,
+    /// Something is left out since the bytes that tell it are damaged or gone.
+    pub damaged: bool,
 }
 
 /// What of a fallback tag's index is taken in.
@@ -71,6 +75,7 @@ struct Filling<'a> {
     /// The last that was looked at.
     seen: Option<Digest>,
     next: Option<Digest>,
+    damaged: bool,
 }
 
 impl Registry {
@@ -93,10 +98,17 @@ impl Registry {
         };
         let subject = digest(subject)?;
         let last = last.map(digest).transpose()?;
-        let mut page = Filling { wanted: artifact_type, listed: vec![], bytes: 0, seen: last, next: None };
+        let mut page = Filling {
+            wanted: artifact_type,
+            listed: vec![],
+            bytes: 0,
+            seen: last,
+            next: None,
+            damaged: false,
+        };
         let mut limited = false;
         if let Some(repo) = repo {
-            let (fallback, more) = self.fallback(&repo, &subject).await?;
+            let (fallback, more) = self.fallback(&repo, &subject, &mut page).await?;
             limited = more;
             self.fill(&repo, &subject, fallback, &mut page).await?;
         }
@@ -105,8 +117,8 @@ impl Registry {
             "mediaType": "application/vnd.oci.image.index.v1+json",
             "manifests": page.listed,
         });
-        let (filtered, next) = (artifact_type.is_some(), page.next);
-        Ok(ReferrersPage { index: index.to_string().into_bytes(), filtered, next, limited })
+        let (filtered, next, damaged) = (artifact_type.is_some(), page.next, page.damaged);
+        Ok(ReferrersPage { index: index.to_string().into_bytes(), filtered, next, limited, damaged })
     }
 
     /// Merges both kinds in the order of their digests; what is in both is told as the manifest itself says it.
@@ -162,7 +174,7 @@ impl Registry {
                 page.next.clone_from(&page.seen);
                 return Ok(false);
             }
-            let entry = self.descriptor(repo, referrer).await?;
+            let entry = self.descriptor(repo, referrer, page).await?;
             page.bytes += entry.to_string().len();
             page.listed.push(entry);
         }
@@ -188,11 +200,12 @@ impl Registry {
         &self,
         repo: &RepoName,
         subject: &Digest,
+        page: &mut Filling<'_>,
     ) -> Result<(BTreeMap<Digest, Referrer>, bool), RegistryError> {
         let (key, tag) = (repo.clone(), Reference::Tag(repos::fallback_tag(subject)));
         let found = self.0.state.read(move |view| repos::get_manifest(view, &key, &tag)).await?;
         let Some(found) = found else { return Ok(Default::default()) };
-        let bytes = self.manifest_bytes(&found).await?;
+        let Some(bytes) = self.sound_bytes(&found, page).await? else { return Ok(Default::default()) };
         let read = tokio::task::spawn_blocking(move || serde_json::from_slice::<Fallback>(&bytes)).await;
         // Under this tag may stand anything; what is no index tells nothing.
         let Ok(Ok(Fallback { manifests })) = read else { return Ok(Default::default()) };
@@ -214,10 +227,15 @@ impl Registry {
     }
 
     /// The descriptor of a referrer, with its annotations copied up.
-    async fn descriptor(&self, repo: &RepoName, referrer: Referrer) -> Result<Value, RegistryError> {
+    async fn descriptor(
+        &self,
+        repo: &RepoName,
+        referrer: Referrer,
+        page: &mut Filling<'_>,
+    ) -> Result<Value, RegistryError> {
         let annotations = match referrer.annotations {
             Some(annotations) => annotations,
-            None => self.annotations(repo, &referrer.digest).await?,
+            None => self.annotations(repo, &referrer.digest, page).await?,
         };
         let mut entry = json!({
             "mediaType": referrer.media_type,
@@ -238,11 +256,31 @@ impl Registry {
         &self,
         repo: &RepoName,
         name: &Digest,
+        page: &mut Filling<'_>,
     ) -> Result<BTreeMap<String, String>, RegistryError> {
         let (key, reference) = (repo.clone(), Reference::Digest(name.clone()));
         let found = self.0.state.read(move |view| repos::get_manifest(view, &key, &reference)).await?;
         let Some(found) = found else { return Ok(BTreeMap::default()) };
-        let bytes = self.manifest_bytes(&found).await?;
+        let Some(bytes) = self.sound_bytes(&found, page).await? else { return Ok(BTreeMap::default()) };
         Ok(parse(Some(&found.media_type), &bytes).await?.annotations)
+    }
+
+    /// The bytes of a manifest; `None` when they are damaged or gone, without which the index is answered.
+    async fn sound_bytes(
+        &self,
+        found: &StoredManifest,
+        page: &mut Filling<'_>,
+    ) -> Result<Option<Bytes>, RegistryError> {
+        match self.manifest_bytes(found).await {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(RegistryError::Blobs(
+                error @ (BlobError::Damaged(_) | BlobError::Missing(_) | BlobError::Unknown(_)),
+            )) => {
+                tracing::warn!(manifest = %found.digest, %error, "referrers are told without a damaged manifest");
+                page.damaged = true;
+                Ok(None)
+            }
+            Err(other) => Err(other),
+        }
     }
 }

@@ -167,3 +167,51 @@ async fn a_referrer_goes_with_its_manifest_and_waits_for_its_subject() {
     world.delete(&format!("/v2/local/app/manifests/{}", digest_of(&about))).await.is(202);
     assert_eq!(count().await, 0);
 }
+
+#[tokio::test]
+async fn referrers_are_told_while_the_manifests_that_tell_more_are_damaged() {
+    let world = World::new().await;
+    world.push_blob("local/app", b"{}").await;
+    let mut large = referrer("large", Some("application/vnd.example.sbom"));
+    large["annotations"] = json!({"much": "a".repeat(40_000)});
+    let mut listed = referrer("listed", None);
+    listed.as_object_mut().unwrap().remove("subject");
+    for manifest in [&large, &listed] {
+        world.put_manifest("local/app", &digest_of(manifest).to_string(), IMAGE, manifest).await.is(201);
+    }
+    let fallback = json!({
+        "schemaVersion": 2, "mediaType": INDEX, "annotations": {"much": "b".repeat(40_000)},
+        "manifests": [descriptor(IMAGE, listed.to_string().as_bytes())],
+    });
+    let tag = format!("sha256-{}", Digest::of(SUBJECT).hex());
+    world.put_manifest("local/app", &tag, INDEX, &fallback).await.is(201);
+    let path = format!("/v2/local/app/referrers/{}", Digest::of(SUBJECT));
+    let sound = world.get(&path).await;
+    assert_eq!(sound.is(200).header("warning"), "");
+    assert_eq!(sound.json()["manifests"].as_array().unwrap().len(), 2);
+
+    let digests = [digest_of(&large), digest_of(&fallback)];
+    for digest in &digests {
+        let file = world.folder.path().join("blobs/sha256").join(&digest.hex()[..2]).join(digest.hex());
+        let mut bytes = fs_err::read(&file).unwrap();
+        bytes[20_000] ^= 1;
+        fs_err::remove_file(&file).unwrap();
+        fs_err::write(&file, bytes).unwrap();
+    }
+    let (root, clock) = (world.folder.path(), world.clock.clone());
+    let random = Arc::new(SystemRandom);
+    let blobs = Blobs::open(root, world.state.clone(), clock, random, Faults::none()).await.unwrap();
+    for quarantined in [false, true] {
+        if quarantined {
+            for digest in &digests {
+                assert!(blobs.quarantine(digest).await.unwrap().is_some());
+            }
+        }
+        let answer = world.get(&path).await;
+        assert!(answer.is(200).header("warning").starts_with("299 - "));
+        let entries = answer.json()["manifests"].clone();
+        assert_eq!(entries.as_array().unwrap().len(), 1, "{entries}");
+        assert_eq!(entries[0]["digest"], digests[0].to_string());
+        assert_eq!(entries[0].get("annotations"), None);
+    }
+}

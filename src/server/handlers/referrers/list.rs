@@ -20,6 +20,9 @@ pub(in crate::server) async fn list(v2: &V2, name: &str, digest: &str) -> ApiRes
     if page.limited {
         warn_limited(&mut response, "the fallback tag names more referrers than are taken in");
     }
+    if page.damaged {
+        warn_limited(&mut response, "what the fallback tag or a referrer tells is damaged and left out");
+    }
     if let Some(last) = page.next {
         let filter = wanted.map(|wanted| format!("artifactType={}&", in_query(wanted))).unwrap_or_default();
         let next = format!("</v2/{name}/referrers/{digest}?{filter}last={last}>; rel=\"next\"");
