@@ -26,6 +26,8 @@ const OPEN_CAP: usize = 256;
 
 /// A request that gets no byte for so long leaves its upload to the next one that wants to write to it.
 const GRACE: Duration = Duration::from_secs(1);
+/// At the end of the process an upload that is in use is waited for so long.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Uploads that were put aside, by id; the bytes and the hash state are with `blobs`.
 const UPLOADS: Table<UploadId, UploadRecord> = Table::new("registry.uploads");
@@ -297,7 +299,12 @@ impl Sessions {
         else {
             return;
         };
-        let Ok(mut held) = slot.try_lock_owned() else { return };
+        if let Ok(held) = slot.try_lock_owned() {
+            self.put_aside(id, repo, held).await;
+        }
+    }
+
+    async fn put_aside(&self, id: &UploadId, repo: RepoName, mut held: OwnedMutexGuard<Slot>) {
         // The lock is held until the record is there, so that who waits for the slot finds the record afterwards.
         let Some(writer) = held.writer.take() else { return };
         let record = UploadRecord {
@@ -316,10 +323,25 @@ impl Sessions {
         }
     }
 
+    /// Puts every upload aside. One that a request uses is waited for, which calls that request off; so is one that is
+    /// being put aside at this moment, as its record must be there before the process ends.
     pub(super) async fn suspend_all(&self) {
-        let ids: Vec<UploadId> = self.map().keys().cloned().collect();
-        for id in ids {
-            self.suspend(&id).await;
+        let all: Vec<_> = {
+            let map = self.map();
+            let entry = |(id, entry): (&UploadId, &Entry)| {
+                (id.clone(), entry.repo.clone(), entry.slot.clone(), entry.standing.clone())
+            };
+            map.iter().map(entry).collect()
+        };
+        for (id, repo, slot, standing) in all {
+            let waiting = Waiting::new(&standing, Purpose::End);
+            let held = tokio::time::timeout(PATIENCE, slot.lock_owned()).await;
+            drop(waiting);
+            if let Ok(held) = held {
+                self.put_aside(&id, repo, held).await;
+            } else {
+                tracing::warn!(upload.id = %id, "an upload is in use to the end and is lost");
+            }
         }
     }
 
