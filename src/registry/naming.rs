@@ -6,10 +6,10 @@ use crate::names::{Digest, RepoName};
 use crate::repos::Writer;
 
 impl Registry {
-    /// The repository that a name means, if there is such; not whether it holds anything.
+    /// The repository that a name means, whether it is there or not; `None` for what is no name.
     #[must_use]
     pub fn meaning(&self, name: &str) -> Option<RepoName> {
-        self.0.resolve(name).ok()
+        meant(&self.0.resolve(name), name)
     }
 }
 
@@ -22,8 +22,7 @@ impl Inner {
         name: &str,
     ) -> Result<RepoName, RegistryError> {
         let resolved = self.resolve(name);
-        let meant = resolved.as_ref().ok().cloned().or_else(|| RepoName::parse(name).ok());
-        match &meant {
+        match &meant(&resolved, name) {
             Some(meant) if who.may_in(right, meant) => {}
             Some(meant) => return Err(refusal(who, right, meant, name)),
             None if who.needs_credentials() => return Err(RegistryError::Unauthorized),
@@ -47,6 +46,12 @@ impl Inner {
         let repo = RepoName::parse(&format!("{default}/{name}")).map_err(RegistryError::NameInvalid)?;
         if self.repositories.exists(repo.root()) { Ok(repo) } else { Err(unknown(name)) }
     }
+}
+
+/// What rights are asked about. Rights and tokens cover names that mean nothing here too: who holds them is told that
+/// nothing is there, and not to come with another token.
+fn meant(resolved: &Result<RepoName, RegistryError>, name: &str) -> Option<RepoName> {
+    resolved.as_ref().ok().cloned().or_else(|| RepoName::parse(name).ok())
 }
 
 /// Why somebody may not: without credentials they are asked for; who may not even pull is told what is told of a
