@@ -10,7 +10,7 @@ use super::accounts::{Account, copy};
 use super::support::{PANTRY, Server, http, is_root, show, skip};
 
 /// Runs a command with something on stdin.
-fn piped(server: &Server, arguments: &[&str], input: &[u8]) -> Output {
+pub fn piped(server: &Server, arguments: &[&str], input: &[u8]) -> Output {
     let mut child = server
         .account
         .command(PANTRY)

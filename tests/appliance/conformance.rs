@@ -1,4 +1,5 @@
-//! What the distribution specification asks of a registry, topic by topic, against the running server.
+//! What the distribution specification asks of a registry, topic by topic, against the running server: in the clear
+//! without accounts, with accounts, over TLS, and after it was killed.
 //!
 //! The client here sends requests as the specification writes them and knows nothing of this registry: it follows each
 //! `Location`, resolves it against the address that it asked, and appends `digest` to whatever query is there.
@@ -13,6 +14,8 @@ mod manifests;
 mod ranges;
 #[path = "conformance/referrers.rs"]
 mod referrers;
+#[path = "conformance/registry.rs"]
+mod registry;
 #[path = "conformance/sha512.rs"]
 mod sha512;
 #[path = "conformance/sparse.rs"]
@@ -22,12 +25,12 @@ mod tags;
 #[path = "conformance/uploads.rs"]
 mod uploads;
 
-use reqwest::blocking::{RequestBuilder, Response};
+use reqwest::blocking::Response;
 use reqwest::{Method, Url};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256, Sha512};
 
-use super::support::{Server, http};
+use self::registry::{Login, Mode, Registry, Request, Version};
 
 const IMAGE: &str = "application/vnd.oci.image.manifest.v1+json";
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
@@ -72,23 +75,24 @@ fn unique(length: usize) -> Vec<u8> {
     bytes
 }
 
-/// One repository of one server.
+/// One repository of one registry.
 struct Client<'a> {
-    server: &'a Server,
-    repository: &'static str,
+    registry: &'a Registry,
+    repository: String,
 }
 
-impl<'a> Client<'a> {
-    fn new(server: &'a Server, repository: &'static str) -> Self {
-        Self { server, repository }
-    }
-
+impl Client<'_> {
     fn url(&self, path: &str) -> Url {
-        Url::parse(&format!("{}/v2/{}/{path}", self.server.url, self.repository)).unwrap()
+        Url::parse(&format!("{}/v2/{}/{path}", self.registry.server.url, self.repository)).unwrap()
     }
 
-    fn ask(&self, method: Method, path: &str) -> RequestBuilder {
-        http().request(method, self.url(path))
+    fn ask(&self, method: Method, path: &str) -> Request<'_> {
+        self.to(method, self.url(path))
+    }
+
+    /// A request to where the registry pointed.
+    fn to(&self, method: Method, url: Url) -> Request<'_> {
+        self.registry.request(method, url)
     }
 
     fn get(&self, path: &str) -> Response {
@@ -110,7 +114,7 @@ impl<'a> Client<'a> {
     /// POST, then PUT with everything.
     fn push(&self, algorithm: Algorithm, bytes: &[u8]) -> String {
         let digest = algorithm.of(bytes);
-        let put = close(&self.begin(""), &digest, bytes.to_vec());
+        let put = self.close(&self.begin(""), &digest, bytes.to_vec());
         self.created(&put, &digest, bytes);
         digest
     }
@@ -119,7 +123,7 @@ impl<'a> Client<'a> {
     fn created(&self, answer: &Response, digest: &str, bytes: &[u8]) {
         assert_eq!(answer.status(), 201);
         assert_eq!(header(answer, "docker-content-digest"), digest);
-        let there = http().get(location(answer)).send().unwrap();
+        let there = self.to(Method::GET, location(answer)).send().unwrap();
         assert_eq!(there.status(), 200);
         assert_eq!(there.bytes().unwrap(), bytes);
         self.holds_blob(digest, bytes);
@@ -185,6 +189,35 @@ impl<'a> Client<'a> {
         })
     }
 
+    /// The closing PUT of an upload.
+    fn close(&self, upload: &Url, digest: &str, bytes: Vec<u8>) -> Response {
+        let mut upload = upload.clone();
+        upload.query_pairs_mut().append_pair("digest", digest);
+        let put = self.to(Method::PUT, upload).header("Content-Type", "application/octet-stream");
+        put.body(bytes).send().unwrap()
+    }
+
+    /// A chunk by PATCH, or by the closing PUT.
+    fn chunk(
+        &self,
+        method: Method,
+        upload: &Url,
+        digest: Option<&str>,
+        first: usize,
+        bytes: &[u8],
+    ) -> Response {
+        let mut upload = upload.clone();
+        if let Some(digest) = digest {
+            upload.query_pairs_mut().append_pair("digest", digest);
+        }
+        self.to(method, upload)
+            .header("Content-Type", "application/octet-stream")
+            .header("Content-Range", format!("{first}-{}", first + bytes.len() - 1))
+            .body(bytes.to_vec())
+            .send()
+            .unwrap()
+    }
+
     fn delete(&self, path: &str) {
         assert_eq!(self.status(Method::DELETE, path), 202, "{path}");
         assert_eq!(self.status(Method::HEAD, path), 404, "{path}");
@@ -217,31 +250,88 @@ fn location(answer: &Response) -> Url {
     answer.url().join(header(answer, "location")).unwrap()
 }
 
-/// The closing PUT of an upload.
-fn close(upload: &Url, digest: &str, bytes: Vec<u8>) -> Response {
-    let mut upload = upload.clone();
-    upload.query_pairs_mut().append_pair("digest", digest);
-    http().put(upload).header("Content-Type", "application/octet-stream").body(bytes).send().unwrap()
-}
-
-/// A chunk by PATCH, or by the closing PUT.
-fn chunk(method: Method, upload: &Url, digest: Option<&str>, first: usize, bytes: &[u8]) -> Response {
-    let mut upload = upload.clone();
-    if let Some(digest) = digest {
-        upload.query_pairs_mut().append_pair("digest", digest);
-    }
-    http()
-        .request(method, upload)
-        .header("Content-Type", "application/octet-stream")
-        .header("Content-Range", format!("{first}-{}", first + bytes.len() - 1))
-        .body(bytes.to_vec())
-        .send()
-        .unwrap()
-}
-
 /// The code of an error answer, which must be JSON.
 fn code(answer: Response) -> String {
     assert_eq!(header(&answer, "content-type"), "application/json");
     let body: Value = answer.json().unwrap();
     body["errors"][0]["code"].as_str().unwrap().to_owned()
+}
+
+/// What is asked of a registry, with its name in the order of the walk.
+type Topic = (&'static str, fn(&mut Registry));
+
+macro_rules! topics {
+    ($($part:ident::$topic:ident,)*) => {
+        &[$((concat!(stringify!($part), "::", stringify!($topic)), $part::$topic)),*]
+    };
+}
+
+const TOPICS: &[Topic] = topics![
+    uploads::every_way_to_push_a_blob_gives_the_same_blob,
+    uploads::a_chunk_out_of_order_is_refused_and_the_upload_lives_on,
+    uploads::a_chunk_must_be_what_it_says,
+    uploads::what_is_not_its_digest_is_refused_in_every_way,
+    uploads::an_upload_that_is_cancelled_is_gone,
+    uploads::a_blob_is_mounted_from_where_it_is,
+    uploads::an_algorithm_may_be_announced,
+    uploads::an_upload_outlives_a_restart,
+    uploads::an_upload_in_chunks_outlives_a_kill,
+    ranges::a_range_gives_what_it_names,
+    ranges::a_head_tells_ranges_and_takes_none,
+    manifests::every_shape_of_manifest_is_kept_as_it_came,
+    manifests::a_manifest_of_any_size_up_to_the_cap_is_taken,
+    manifests::the_type_is_that_of_the_document,
+    manifests::one_push_by_digest_sets_tags,
+    manifests::a_manifest_that_is_not_its_digest_is_refused,
+    manifests::writers_that_read_the_same_do_not_overwrite_each_other,
+    sha512::content_is_answered_under_the_name_that_is_asked_for,
+    sha512::both_names_of_the_same_bytes_cost_one_file,
+    referrers::referrers_are_there_before_with_and_after_their_subject,
+    referrers::referrers_are_told_where_nothing_is,
+    referrers::a_long_list_comes_in_pages,
+    referrers::a_fallback_tag_and_cosigns_tags_belong_to_their_image,
+    tags::tags_are_listed_in_order_and_in_pages,
+    sparse::a_sparse_repository_takes_what_others_refuse,
+    sparse::an_immutable_tag_stays_where_it_is,
+    errors::every_refusal_is_json_with_a_code,
+    errors::a_manifest_names_what_is_missing,
+    deletion::a_tag_goes_alone_and_a_manifest_with_its_tags,
+    deletion::a_blob_that_is_unlinked_stays_where_else_it_is,
+    deletion::deleting_can_be_switched_off,
+];
+
+/// Walks through all topics; tells which of them fail, all of them together.
+fn walk(registry: &mut Registry) {
+    let failed: Vec<&str> = TOPICS
+        .iter()
+        .filter(|(_, topic)| {
+            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| topic(registry))).is_err()
+        })
+        .map(|(name, _)| *name)
+        .collect();
+    assert!(failed.is_empty(), "{:?}: {failed:#?}\n{}", registry.mode, registry.server.log());
+    registry.forgets_nothing_when_killed();
+}
+
+#[test]
+fn in_the_clear_and_without_accounts() {
+    walk(&mut Registry::new(Mode { login: Login::None, tls: None }));
+}
+
+#[test]
+fn with_tokens_and_again_after_a_kill() {
+    let mut registry = Registry::new(Mode { login: Login::Tokens, tls: None });
+    walk(&mut registry);
+    registry.turn_over();
+    walk(&mut registry);
+}
+
+#[test]
+fn with_passwords_over_tls_by_http_1() {
+    walk(&mut Registry::new(Mode { login: Login::Basic, tls: Some(Version::HTTP_11) }));
+}
+
+#[test]
+fn with_tokens_over_tls_by_http_2() {
+    walk(&mut Registry::new(Mode { login: Login::Tokens, tls: Some(Version::HTTP_2) }));
 }

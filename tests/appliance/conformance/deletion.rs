@@ -2,10 +2,8 @@
 
 use super::*;
 
-#[test]
-fn a_tag_goes_alone_and_a_manifest_with_its_tags() {
-    let server = Server::start();
-    let client = Client::new(&server, "local/gone");
+pub(super) fn a_tag_goes_alone_and_a_manifest_with_its_tags(registry: &mut Registry) {
+    let client = registry.client("local/gone");
     for algorithm in [Algorithm::Sha256, Algorithm::Sha512] {
         let image = client.image(algorithm);
         let bytes = image.to_string().into_bytes();
@@ -31,10 +29,8 @@ fn a_tag_goes_alone_and_a_manifest_with_its_tags() {
     }
 }
 
-#[test]
-fn a_blob_that_is_unlinked_stays_where_else_it_is() {
-    let server = Server::start();
-    let (one, other) = (Client::new(&server, "local/one"), Client::new(&server, "local/other"));
+pub(super) fn a_blob_that_is_unlinked_stays_where_else_it_is(registry: &mut Registry) {
+    let (one, other) = (registry.client("local/one"), registry.client("local/other"));
     let bytes = unique(60_000);
     let digest = one.push(Algorithm::Sha256, &bytes);
     other.push(Algorithm::Sha256, &bytes);
@@ -46,10 +42,9 @@ fn a_blob_that_is_unlinked_stays_where_else_it_is() {
     other.holds_blob(&long, &bytes);
 }
 
-#[test]
-fn deleting_can_be_switched_off() {
-    let server = Server::start_with(&[("PANTRY_REGISTRY_DELETE", "false")]);
-    let client = Client::new(&server, "local/kept");
+pub(super) fn deleting_can_be_switched_off(registry: &mut Registry) {
+    registry.restart_with(&[("PANTRY_REGISTRY_DELETE", "false")]);
+    let client = registry.client("local/kept");
     let image = client.image(Algorithm::Sha256);
     let put = client.manifest(Algorithm::Sha256, Some("v1"), IMAGE, &image);
     let layer = image["layers"][0]["digest"].as_str().unwrap();
@@ -60,5 +55,6 @@ fn deleting_can_be_switched_off() {
         assert_eq!(client.status(Method::HEAD, path), 200);
     }
     // An upload is no content yet.
-    assert_eq!(http().delete(client.begin("")).send().unwrap().status(), 204);
+    assert_eq!(client.to(Method::DELETE, client.begin("")).send().unwrap().status(), 204);
+    registry.restart_with(&[]);
 }

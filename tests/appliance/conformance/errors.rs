@@ -2,12 +2,10 @@
 
 use super::*;
 
-#[test]
-fn every_refusal_is_json_with_a_code() {
-    let server = Server::start();
+pub(super) fn every_refusal_is_json_with_a_code(registry: &mut Registry) {
     let ask = |method: &str, path: &str| {
         let method = Method::from_bytes(method.as_bytes()).unwrap();
-        http().request(method, format!("{}{path}", server.url)).send().unwrap()
+        registry.ask(method, path).send().unwrap()
     };
     let unknown = digest(b"unknown");
     for (method, path, status, expected) in [
@@ -48,17 +46,15 @@ fn every_refusal_is_json_with_a_code() {
     let extensions: Value = ask("GET", "/v2/_oci/ext/discover").json().unwrap();
     assert!(extensions["extensions"].is_array());
     // Which registry the client believes it talks to is nothing to a local repository.
-    let client = Client::new(&server, "local/x");
+    let client = registry.client("local/x");
     let pushed = client.manifest(Algorithm::Sha256, Some("v1"), IMAGE, &client.image(Algorithm::Sha256));
     let answer = client.get("manifests/v1?ns=docker.io");
     assert_eq!((answer.status().as_u16(), header(&answer, "oci-namespace")), (200, ""));
     assert_eq!(header(&answer, "docker-content-digest"), pushed.digest);
 }
 
-#[test]
-fn a_manifest_names_what_is_missing() {
-    let server = Server::start();
-    let client = Client::new(&server, "local/lacking");
+pub(super) fn a_manifest_names_what_is_missing(registry: &mut Registry) {
+    let client = registry.client("local/lacking");
     let mut image = client.image(Algorithm::Sha256);
     let lost = descriptor(Algorithm::Sha256, LAYER, b"lost");
     image["layers"].as_array_mut().unwrap().push(lost.clone());

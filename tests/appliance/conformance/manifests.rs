@@ -7,10 +7,8 @@ fn blob(client: &Client<'_>, kind: &str, bytes: &[u8]) -> Value {
     descriptor(Algorithm::Sha256, kind, bytes)
 }
 
-#[test]
-fn every_shape_of_manifest_is_kept_as_it_came() {
-    let server = Server::start();
-    let client = Client::new(&server, "local/shapes");
+pub(super) fn every_shape_of_manifest_is_kept_as_it_came(registry: &mut Registry) {
+    let client = registry.client("local/shapes");
     let sha256 = Algorithm::Sha256;
     let children: Vec<Value> = ["amd64", "arm64"]
         .map(|architecture| {
@@ -62,10 +60,8 @@ fn every_shape_of_manifest_is_kept_as_it_came() {
     client.manifest(sha256, Some("large"), IMAGE, &large);
 }
 
-#[test]
-fn a_manifest_of_any_size_up_to_the_cap_is_taken() {
-    let server = Server::start();
-    let client = Client::new(&server, "local/sizes");
+pub(super) fn a_manifest_of_any_size_up_to_the_cap_is_taken(registry: &mut Registry) {
+    let client = registry.client("local/sizes");
     let image = client.image(Algorithm::Sha256);
     for (size, taken) in [(4 << 20, true), (8 << 20, true), ((8 << 20) + 1, false)] {
         let mut bytes = image.to_string().into_bytes();
@@ -81,10 +77,8 @@ fn a_manifest_of_any_size_up_to_the_cap_is_taken() {
     }
 }
 
-#[test]
-fn the_type_is_that_of_the_document() {
-    let server = Server::start();
-    let client = Client::new(&server, "local/types");
+pub(super) fn the_type_is_that_of_the_document(registry: &mut Registry) {
+    let client = registry.client("local/types");
     let image = client.image(Algorithm::Sha256);
     let bytes = image.to_string().into_bytes();
     let with_parameters = format!("{IMAGE}; charset=utf-8");
@@ -103,10 +97,8 @@ fn the_type_is_that_of_the_document() {
     assert_eq!(code(nobody), "MANIFEST_INVALID");
 }
 
-#[test]
-fn one_push_by_digest_sets_tags() {
-    let server = Server::start();
-    let client = Client::new(&server, "local/parameters");
+pub(super) fn one_push_by_digest_sets_tags(registry: &mut Registry) {
+    let client = registry.client("local/parameters");
     for algorithm in [Algorithm::Sha256, Algorithm::Sha512] {
         let bytes = client.image(algorithm).to_string().into_bytes();
         let digest = algorithm.of(&bytes);
@@ -128,10 +120,8 @@ fn one_push_by_digest_sets_tags() {
     }
 }
 
-#[test]
-fn a_manifest_that_is_not_its_digest_is_refused() {
-    let server = Server::start();
-    let client = Client::new(&server, "local/wrong");
+pub(super) fn a_manifest_that_is_not_its_digest_is_refused(registry: &mut Registry) {
+    let client = registry.client("local/wrong");
     let mut bytes = client.image(Algorithm::Sha256).to_string().into_bytes();
     for algorithm in [Algorithm::Sha256, Algorithm::Sha512] {
         let before = algorithm.of(&bytes);
@@ -147,10 +137,8 @@ fn a_manifest_that_is_not_its_digest_is_refused() {
     }
 }
 
-#[test]
-fn writers_that_read_the_same_do_not_overwrite_each_other() {
-    let server = Server::start();
-    let client = Client::new(&server, "local/races");
+pub(super) fn writers_that_read_the_same_do_not_overwrite_each_other(registry: &mut Registry) {
+    let client = registry.client("local/races");
     let bytes = |n: u8| {
         json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": [], "annotations": {"n": n.to_string()}})
             .to_string()

@@ -2,10 +2,8 @@
 
 use super::*;
 
-#[test]
-fn a_range_gives_what_it_names() {
-    let server = Server::start();
-    let client = Client::new(&server, "local/ranges");
+pub(super) fn a_range_gives_what_it_names(registry: &mut Registry) {
+    let client = registry.client("local/ranges");
     for (algorithm, size) in
         [(Algorithm::Sha256, 2_048), (Algorithm::Sha512, 2_048), (Algorithm::Sha256, 1 << 20)]
     {
@@ -63,10 +61,8 @@ fn a_range_gives_what_it_names() {
     }
 }
 
-#[test]
-fn a_head_tells_ranges_and_takes_none() {
-    let server = Server::start();
-    let client = Client::new(&server, "local/heads");
+pub(super) fn a_head_tells_ranges_and_takes_none(registry: &mut Registry) {
+    let client = registry.client("local/heads");
     let digest = client.push(Algorithm::Sha256, &unique(5_000));
     let head =
         client.ask(Method::HEAD, &format!("blobs/{digest}")).header("Range", "bytes=0-9").send().unwrap();

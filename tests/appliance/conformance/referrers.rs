@@ -24,10 +24,8 @@ fn list(client: &Client<'_>, subject: &str, query: &str) -> (Response, Vec<Value
     (again, index["manifests"].as_array().unwrap().clone())
 }
 
-#[test]
-fn referrers_are_there_before_with_and_after_their_subject() {
-    let server = Server::start();
-    let client = Client::new(&server, "local/about");
+pub(super) fn referrers_are_there_before_with_and_after_their_subject(registry: &mut Registry) {
+    let client = registry.client("local/about");
     let sha256 = Algorithm::Sha256;
     let image = client.image(sha256);
     let image_bytes = image.to_string().into_bytes();
@@ -91,11 +89,9 @@ fn referrers_are_there_before_with_and_after_their_subject() {
     assert_eq!(header(&client.put_manifest("plain", INDEX, &index_bytes), "oci-subject"), "");
 }
 
-#[test]
-fn referrers_are_told_where_nothing_is() {
-    let server = Server::start();
+pub(super) fn referrers_are_told_where_nothing_is(registry: &mut Registry) {
     for repository in ["local/never/used", "no-such-repository/x"] {
-        let client = Client::new(&server, repository);
+        let client = registry.client(repository);
         assert!(list(&client, &digest(b"nothing"), "").1.is_empty());
         assert!(list(&client, &Algorithm::Sha512.of(b"nothing"), "?artifactType=a/b").1.is_empty());
         for bad in ["sha256:bad", "latest", "md5:00"] {
@@ -104,10 +100,8 @@ fn referrers_are_told_where_nothing_is() {
     }
 }
 
-#[test]
-fn a_long_list_comes_in_pages() {
-    let server = Server::start();
-    let client = Client::new(&server, "local/pages");
+pub(super) fn a_long_list_comes_in_pages(registry: &mut Registry) {
+    let client = registry.client("local/pages");
     let subject = descriptor(Algorithm::Sha256, IMAGE, b"popular");
     let mut pushed = Vec::new();
     for n in 0..120 {
@@ -121,7 +115,7 @@ fn a_long_list_comes_in_pages() {
         let mut found = Vec::new();
         let mut next = client.url(&format!("referrers/{}{query}", digest(b"popular")));
         loop {
-            let page = http().get(next.clone()).send().unwrap();
+            let page = client.to(Method::GET, next.clone()).send().unwrap();
             let link = header(&page, "link").to_owned();
             let index: Value = page.json().unwrap();
             let entries = index["manifests"].as_array().unwrap();
@@ -136,10 +130,8 @@ fn a_long_list_comes_in_pages() {
     }
 }
 
-#[test]
-fn a_fallback_tag_and_cosigns_tags_belong_to_their_image() {
-    let server = Server::start();
-    let client = Client::new(&server, "local/signed");
+pub(super) fn a_fallback_tag_and_cosigns_tags_belong_to_their_image(registry: &mut Registry) {
+    let client = registry.client("local/signed");
     let sha256 = Algorithm::Sha256;
     let image = client.manifest(sha256, Some("v1"), IMAGE, &client.image(sha256));
     let tag = image.digest.replace(':', "-");

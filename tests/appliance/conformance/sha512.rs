@@ -2,10 +2,8 @@
 
 use super::*;
 
-#[test]
-fn content_is_answered_under_the_name_that_is_asked_for() {
-    let server = Server::start();
-    let client = Client::new(&server, "local/long");
+pub(super) fn content_is_answered_under_the_name_that_is_asked_for(registry: &mut Registry) {
+    let client = registry.client("local/long");
     let long = Algorithm::Sha512;
     let children: Vec<Value> =
         (0..2).map(|_| client.manifest(long, None, IMAGE, &client.image(long)).descriptor()).collect();
@@ -23,26 +21,24 @@ fn content_is_answered_under_the_name_that_is_asked_for() {
     assert_eq!(client.status(Method::GET, "manifests/v1"), 404);
 }
 
-#[test]
-fn both_names_of_the_same_bytes_cost_one_file() {
-    let server = Server::start();
-    let client = Client::new(&server, "local/both");
+pub(super) fn both_names_of_the_same_bytes_cost_one_file(registry: &mut Registry) {
+    let client = registry.client("local/both");
     let bytes = unique(3 << 20);
+    let root = registry.server.root.clone();
     let files = || {
-        let folders = std::fs::read_dir(server.root.join("blobs/sha256")).unwrap();
+        let folders = std::fs::read_dir(root.join("blobs/sha256")).unwrap();
         folders.flat_map(|folder| std::fs::read_dir(folder.unwrap().path()).unwrap()).count()
     };
     let before = files();
     let short = client.push(Algorithm::Sha256, &bytes);
     // Named in sha512 only when every byte is in.
     let long = Algorithm::Sha512.of(&bytes);
-    let patch = chunk(Method::PATCH, &client.begin(""), None, 0, &bytes);
-    client.created(&close(&location(&patch), &long, vec![]), &long, &bytes);
+    let patch = client.chunk(Method::PATCH, &client.begin(""), None, 0, &bytes);
+    client.created(&client.close(&location(&patch), &long, vec![]), &long, &bytes);
     client.holds_blob(&short, &bytes);
     assert_eq!(files(), before + 1);
-    server.kill();
-    let again = Server::start_on(&server.root, &[]);
-    let client = Client::new(&again, "local/both");
+    registry.kill();
+    let client = registry.client("local/both");
     client.holds_blob(&short, &bytes);
     client.holds_blob(&long, &bytes);
 }

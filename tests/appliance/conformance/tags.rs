@@ -2,10 +2,8 @@
 
 use super::*;
 
-#[test]
-fn tags_are_listed_in_order_and_in_pages() {
-    let server = Server::start();
-    let client = Client::new(&server, "local/list");
+pub(super) fn tags_are_listed_in_order_and_in_pages(registry: &mut Registry) {
+    let client = registry.client("local/list");
     assert_eq!(code(client.get("tags/list")), "NAME_UNKNOWN");
     let bytes = client.image(Algorithm::Sha256).to_string().into_bytes();
     let mut tags: Vec<String> =
@@ -19,7 +17,7 @@ fn tags_are_listed_in_order_and_in_pages() {
         assert_eq!(answer.status(), 200);
         let link = header(&answer, "link").to_owned();
         let body: Value = answer.json().unwrap();
-        assert_eq!(body["name"], "local/list");
+        assert_eq!(body["name"], client.repository.as_str());
         (serde_json::from_value::<Vec<String>>(body["tags"].clone()).unwrap(), link)
     };
     assert_eq!(read(""), (tags.clone(), String::new()));
@@ -43,6 +41,6 @@ fn tags_are_listed_in_order_and_in_pages() {
     for bad in ["?n=-1", "?n=x", "?n="] {
         assert_eq!(client.get(&format!("tags/list{bad}")).status(), 400, "{bad}");
     }
-    let (_, catalogue) = server.get("/v2/_catalog");
-    assert!(catalogue["repositories"].as_array().unwrap().contains(&json!("local/list")));
+    let catalogue: Value = registry.ask(Method::GET, "/v2/_catalog").send().unwrap().json().unwrap();
+    assert!(catalogue["repositories"].as_array().unwrap().contains(&json!(client.repository)));
 }
