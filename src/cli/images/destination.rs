@@ -43,7 +43,8 @@ impl Destination {
             return Err(Failure::answered(409, "destination_exists", detail, None)
                 .with_hint(Some("name another, or remove it first".to_owned())));
         }
-        let path = std::path::absolute(path)?;
+        // Without a slash at its end, which nothing but a folder may have.
+        let path: PathBuf = std::path::absolute(path)?.components().collect();
         let parent = path.parent().unwrap_or(Path::new("/"));
         let bad = |error: std::io::Error| {
             Failure::usage("destination_unwritable", format!("cannot write in {}: {error}", parent.display()))
@@ -222,5 +223,8 @@ mod tests {
             assert!(format!("{refused:?}").contains("destination_exists"));
         }
         assert_eq!(there(), 2);
+        let begun = Destination::create(&folder.path().join("slash.tar/")).unwrap();
+        begun.finish(Vec::new()).await.unwrap();
+        assert!(folder.path().join("slash.tar").is_file());
     }
 }

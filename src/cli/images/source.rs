@@ -2,12 +2,14 @@
 
 use std::collections::HashMap;
 use std::os::unix::fs::FileExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::Stream;
 use futures_util::stream::unfold;
+use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
+use rustix::io::Errno;
 use serde::Deserialize;
 
 use super::archive::{Archive, Piece};
@@ -32,7 +34,8 @@ pub(in crate::cli) struct Source {
 }
 
 enum Place {
-    Folder(PathBuf),
+    /// The open folder: its members are looked for below it alone.
+    Folder(std::fs::File),
     Archive(Archive),
 }
 
@@ -50,9 +53,14 @@ impl Source {
                 .with_hint(Some("name the folder of an OCI image layout, or a tar of one".to_owned()))
         })?;
         let place = if kind.is_dir() {
-            Place::Folder(path.to_path_buf())
-        } else {
+            Place::Folder(fs_err::File::open(path)?.into_parts().0)
+        } else if kind.is_file() {
             Place::Archive(Archive::open(path)?)
+        } else {
+            // A pipe or a device has no places to go back to.
+            let detail = format!("{} is neither a folder nor a file", path.display());
+            return Err(Failure::usage("source_unreadable", detail)
+                .with_hint(Some("write the image to a file first, and name that".to_owned())));
         };
         let bad = |why: &str| {
             Failure::usage("source_not_valid", format!("{} is no OCI image layout: {why}", path.display()))
@@ -107,14 +115,7 @@ impl Source {
     pub(super) fn member(&self, name: &str) -> Result<Option<Piece>, Failure> {
         match &self.place {
             Place::Archive(archive) => Ok(archive.find(name)),
-            Place::Folder(folder) => match fs_err::File::open(folder.join(name)) {
-                Ok(file) => {
-                    let (size, file) = (file.metadata()?.len(), file.into_parts().0);
-                    Ok(Some(Piece { file: Arc::new(file), offset: 0, size }))
-                }
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-                Err(error) => Err(error.into()),
-            },
+            Place::Folder(folder) => below(folder, name),
         }
     }
 
@@ -125,6 +126,30 @@ impl Source {
             None => self.member(&format!("blobs/{}/{}", digest.algorithm().as_str(), digest.hex())),
         }
     }
+}
+
+/// A regular file below a folder. Names and links are the folder's maker's, who must not choose other files of the
+/// caller's to be sent away; nor something whose opening or reading never ends.
+fn below(folder: &std::fs::File, name: &str) -> Result<Option<Piece>, Failure> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let inside = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
+    let refused = |why: &str| {
+        let detail = format!("the source's own member {:?} {why}", crate::cli::output::safe(name));
+        Failure::rejected("archive_not_valid", detail)
+            .with_hint(Some("do not push it: whoever made it wants what it does not hold".to_owned()))
+    };
+    let file = match openat2(folder, name, flags, Mode::empty(), inside) {
+        Ok(file) => std::fs::File::from(file),
+        Err(Errno::NOENT | Errno::NOTDIR) => return Ok(None),
+        Err(Errno::XDEV | Errno::LOOP) => return Err(refused("leads out of it")),
+        Err(Errno::NXIO) => return Err(refused("is no regular file")),
+        Err(error) => return Err(std::io::Error::from(error).into()),
+    };
+    let kind = file.metadata()?;
+    if !kind.is_file() {
+        return Err(refused("is no regular file"));
+    }
+    Ok(Some(Piece { file: Arc::new(file), offset: 0, size: kind.len() }))
 }
 
 impl Reads for Source {
@@ -174,4 +199,46 @@ pub(super) fn stream(piece: Piece) -> impl Stream<Item = std::io::Result<Bytes>>
             Err(error) => Some((Err(error), None)),
         }
     })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    /// What `docker save` would write, with this layer.
+    fn saved(folder: &Path, layer: &str) {
+        std::fs::write(folder.join("c.json"), "{}").unwrap();
+        let manifest = serde_json::json!([{ "Config": "c.json", "Layers": [layer] }]);
+        std::fs::write(folder.join("manifest.json"), manifest.to_string()).unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_folder_gives_only_regular_files_below_it() {
+        let outer = tempfile::tempdir().unwrap();
+        let folder = outer.path().join("saved");
+        std::fs::create_dir_all(folder.join("inner")).unwrap();
+        std::fs::write(outer.path().join("secret"), "of the caller").unwrap();
+        std::fs::write(folder.join("inner/layer.tar"), "own").unwrap();
+        std::os::unix::fs::symlink("inner/layer.tar", folder.join("link")).unwrap();
+        std::os::unix::fs::symlink("../secret", folder.join("out")).unwrap();
+        std::os::unix::fs::symlink("/proc/self/root", folder.join("root")).unwrap();
+        nix::unistd::mkfifo(&folder.join("pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let absolute = outer.path().join("secret").to_str().unwrap().to_owned();
+        for layer in ["inner/layer.tar", "./inner/../inner/layer.tar", "link"] {
+            saved(&folder, layer);
+            assert_eq!(Source::open(&folder).await.unwrap().images().len(), 1, "{layer}");
+        }
+        for layer in ["../secret", &absolute, "out", "root/etc/passwd", "/dev/zero", "pipe", "inner", "none", ""] {
+            saved(&folder, layer);
+            let opening = tokio::time::timeout(std::time::Duration::from_secs(20), Source::open(&folder));
+            let refused = opening.await.unwrap().err().unwrap();
+            assert!(format!("{refused:?}").contains("archive_not_valid"), "{layer}: {refused:?}");
+        }
+        std::fs::remove_file(folder.join("manifest.json")).unwrap();
+        std::os::unix::fs::symlink("../secret", folder.join("oci-layout")).unwrap();
+        assert!(Source::open(&folder).await.is_err());
+        let refused = Source::open(&folder.join("pipe")).await.err().unwrap();
+        assert!(format!("{refused:?}").contains("source_unreadable"));
+    }
 }
