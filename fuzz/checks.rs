@@ -4,10 +4,11 @@
 //! A check panics when something does not hold. Where a grammar is small, a second reading of it stands here, written
 //! in another way than the parser.
 
+use pantry::access::{AskedScope, sign_and_read};
 use pantry::names::{Digest, Reference, RepoName, Tag};
-use pantry::registry::{ByteRange, parse_byte_range, parse_content_range};
-use pantry::repos::{REFERENCES_CAP, parse_manifest};
-use pantry::server::read_v2_path;
+use pantry::registry::{ByteRange, Conditions, conditions_hold, parse_byte_range, parse_content_range};
+use pantry::repos::{REFERENCES_CAP, TagPattern, parse_manifest};
+use pantry::server::{read_authorization, read_form, read_v2_path};
 
 /// What holds for any input, or panics.
 type Check = fn(&[u8]);
@@ -19,6 +20,10 @@ pub const ALL: &[(&str, Check)] = &[
     ("ranges", ranges),
     ("content_ranges", content_ranges),
     ("manifests", manifests),
+    ("token_requests", token_requests),
+    ("authorizations", authorizations),
+    ("conditions", conditions),
+    ("globs", globs),
 ];
 
 /// Names, tags, digests and references: taken exactly when the grammar has them, and given back as they came.
@@ -113,7 +118,37 @@ pub fn ranges(input: &[u8]) {
             }
             ByteRange::Whole | ByteRange::Unsatisfiable => {}
         }
+        if let Some(expected) = plain_ranges(header, size) {
+            let found = match parse_byte_range(header, size) {
+                ByteRange::Part(part) => vec![part],
+                ByteRange::Parts(parts) => parts,
+                ByteRange::Unsatisfiable => Vec::new(),
+                ByteRange::Whole => panic!("{header:?} of {size} was not understood"),
+            };
+            assert_eq!(found, expected, "{header:?} of {size}");
+        }
     }
+}
+
+/// A second reading of sets in their plainest form: `bytes=a-b,c-d`, in rising order, at most 32 of them.
+fn plain_ranges(header: &str, size: u64) -> Option<Vec<std::ops::Range<u64>>> {
+    let plain = |text: &str| -> Option<u64> {
+        (text.len() < 19 && text.bytes().all(|digit| digit.is_ascii_digit())).then(|| text.parse().ok())?
+    };
+    let set: Vec<&str> = header.strip_prefix("bytes=")?.split(',').collect();
+    let mut found = Vec::new();
+    let mut next = 0;
+    for one in &set {
+        let (first, last) = one.split_once('-')?;
+        let (first, last) = (plain(first)?, plain(last)?);
+        if first < next || last < first {
+            return None;
+        }
+        next = last + 1;
+        found.push(first..next.min(size));
+    }
+    found.retain(|part| part.start < size);
+    (set.len() <= 32).then_some(found)
 }
 
 /// `Content-Range` of a chunk: never empty, and its end can be told.
@@ -150,4 +185,110 @@ pub fn manifests(input: &[u8]) {
     }
     // The same document means the same, however it is written.
     assert_eq!(parse_manifest(declared, written.as_bytes()).ok(), Some(parsed));
+}
+
+/// The form of a request for a token, and the scopes in it.
+pub fn token_requests(input: &[u8]) {
+    let Ok(text) = std::str::from_utf8(input) else { return };
+    let Some(pairs) = read_form(text) else {
+        let escaped =
+            |at: usize| text.get(at + 1..at + 3).is_none_or(|two| u8::from_str_radix(two, 16).is_err());
+        let broken = text.match_indices('%').any(|(at, _)| escaped(at));
+        let many = text.split('&').filter(|part| !part.is_empty()).count() > 256;
+        assert!(broken || many || text.contains('%'), "{text:?} is a form");
+        return;
+    };
+    let written: Vec<String> =
+        pairs.iter().map(|(name, value)| format!("{}={}", escape(name), escape(value))).collect();
+    assert_eq!(read_form(&written.join("&")), Some(pairs.clone()), "{text:?}");
+    let texts = || pairs.iter().filter(|(name, _)| name == "scope").map(|(_, value)| value.as_str());
+    let scopes = AskedScope::parse_all(texts());
+    assert!(scopes.len() <= 100);
+    for scope in &scopes {
+        assert!(!scope.name.is_empty() && !scope.kind.contains([':', '(']) && !scope.actions.contains(':'));
+        assert!(scope.name.ends_with(scope.repository()));
+        // Nothing is a right but what was asked for.
+        for word in scope.rights().to_string().split(',').filter(|word| !word.is_empty()) {
+            assert!(scope.actions.split(',').any(|asked| asked == "*" || asked == word), "{scope:?}");
+        }
+        let again = format!("{}:{}:{}", scope.kind, scope.name, scope.actions);
+        let again = AskedScope::parse_all([again.as_str()]);
+        assert!(again.first() == Some(scope), "{scope:?} is read back as {again:?}");
+    }
+}
+
+fn escape(text: &str) -> String {
+    text.bytes().map(|byte| format!("%{byte:02X}")).collect()
+}
+
+/// `Authorization`, and tokens of the token service: taken only when we signed exactly this, whatever it says.
+pub fn authorizations(input: &[u8]) {
+    let audience = "pantry";
+    if let Some(shown) = read_authorization(input) {
+        assert!(shown.len() <= 2);
+        if let [token] = shown.as_slice() {
+            assert!(std::str::from_utf8(input).is_ok_and(|text| text.contains(token.as_str())));
+        }
+    }
+    let Ok(text) = std::str::from_utf8(input) else { return };
+    let token = text.strip_prefix("Bearer ").unwrap_or(text);
+    let signed = token.rsplit_once('.').map_or(token, |(signed, _)| signed);
+    let (signature, read) = sign_and_read(signed, audience);
+    let whole = format!("{signed}.{signature}");
+    let subject = read(&whole);
+    if token != whole {
+        assert_eq!(read(token), None, "{token:?} was not signed by us");
+    }
+    // What counts for one audience counts for no other.
+    if subject.is_some() {
+        let (_, read) = sign_and_read(signed, "pantry/refresh");
+        assert_eq!(read(&whole), None);
+    }
+}
+
+/// `If-Match` and `If-None-Match`: the first byte says what is there, the rest is the list.
+pub fn conditions(input: &[u8]) {
+    let Some((choice, list)) = input.split_first() else { return };
+    let Ok(list) = std::str::from_utf8(list) else { return };
+    let here = Digest::of(b"here");
+    let current = (choice % 2 == 0).then_some(&here);
+    // Lists of seeds name it by a word, so that it can be met.
+    let list = list.replace("HERE", &format!("\"{here}\""));
+    let with = |if_match: Option<&str>, if_none_match: Option<&str>| {
+        let own = |list: Option<&str>| list.map(str::to_owned);
+        conditions_hold(&Conditions { if_match: own(if_match), if_none_match: own(if_none_match) }, current)
+    };
+    let (matches, differs) = (with(Some(&list), None), with(None, Some(&list)));
+    if current.is_none() {
+        assert!(!matches && differs, "nothing is there: {list:?}");
+        return;
+    }
+    let tag = format!("\"{here}\"");
+    let members: Vec<&str> = list.split(',').map(|member| member.trim()).collect();
+    assert_eq!(matches, members.iter().any(|member| *member == "*" || *member == tag), "{list:?}");
+    // The weak comparison finds whatever the strong one finds.
+    assert!(!matches || !differs, "{list:?}");
+    assert_eq!(with(Some(&list), Some(&list)), matches && differs);
+}
+
+/// Patterns of tags: the two parts before and after the first blank, compared as the definition says.
+pub fn globs(input: &[u8]) {
+    let Ok(text) = std::str::from_utf8(input) else { return };
+    let Some((pattern, tag)) = text.split_once(' ') else { return };
+    let (Ok(parsed), Ok(tag)) = (TagPattern::parse(pattern), Tag::parse(tag)) else { return };
+    assert_eq!(parsed.as_str(), pattern);
+    // Which beginnings of the tag the pattern describes so far.
+    let letters = tag.as_str().as_bytes();
+    let mut reached = vec![false; letters.len() + 1];
+    reached[0] = true;
+    for wanted in pattern.bytes() {
+        let before = reached.clone();
+        for at in 0..=letters.len() {
+            reached[at] = match wanted {
+                b'*' => before[at] || (at > 0 && reached[at - 1]),
+                _ => at > 0 && before[at - 1] && (wanted == b'?' || wanted == letters[at - 1]),
+            };
+        }
+    }
+    assert_eq!(parsed.matches(&tag), reached[letters.len()], "{pattern} {tag:?}");
 }

@@ -37,6 +37,9 @@ pub use name::{AccountName, Subject};
 pub use principal::{Action, Bearer, Mode, Principal, Role};
 pub use right::{Grants, Pattern, Reach, Right, Rights, Scope};
 pub use scope::AskedScope;
+#[cfg(any(test, feature = "fault-points"))]
+#[doc(hidden)]
+pub use service::sign_and_read;
 pub use service::{Issued, TOKEN_SERVICE};
 pub use view::{GrantView, TokenView, UserView};
 

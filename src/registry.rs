@@ -42,6 +42,9 @@ use futures_util::stream::BoxStream;
 
 pub use blobs::BlobFound;
 pub use conditions::Conditions;
+#[cfg(any(test, feature = "fault-points"))]
+#[doc(hidden)]
+pub use conditions::conditions_hold;
 pub use error::RegistryError;
 pub use listing::Page;
 pub use manifests::{ManifestPut, PutManifest};

@@ -49,4 +49,10 @@ pub use router::openapi;
 pub use upkeep::{Upkeep, UpkeepFigures, UpkeepReport, UpkeepWork};
 #[cfg(any(test, feature = "fault-points"))]
 #[doc(hidden)]
+pub use caller::read_authorization;
+#[cfg(any(test, feature = "fault-points"))]
+#[doc(hidden)]
+pub use handlers::token::form::read_form;
+#[cfg(any(test, feature = "fault-points"))]
+#[doc(hidden)]
 pub use v2_path::read_v2_path;

@@ -227,6 +227,20 @@ impl Access {
     }
 }
 
+/// With a key of its own, signs what may be claims, and reads tokens at second 1,000: for tests.
+#[cfg(any(test, feature = "fault-points"))]
+#[doc(hidden)]
+#[must_use]
+pub fn sign_and_read(signed: &str, audience: &str) -> (String, impl Fn(&str) -> Option<String>) {
+    const KEY: &[u8] = &[7; 32];
+    let signature =
+        jsonwebtoken::crypto::sign(signed.as_bytes(), &EncodingKey::from_secret(KEY), Algorithm::HS256);
+    let signer = Signer::new(KEY, Duration::from_mins(5));
+    let audience = audience.to_owned();
+    let read = move |token: &str| signer.read(token, &audience, Millis(1_000_000)).map(|claims| claims.sub);
+    (signature.unwrap_or_default(), read)
+}
+
 fn entry(kind: &str, name: &str, actions: Vec<String>) -> Entry {
     Entry { kind: kind.to_owned(), name: name.to_owned(), actions }
 }

@@ -29,6 +29,14 @@ impl Conditions {
     }
 }
 
+/// Whether conditions hold for what is there: for tests.
+#[cfg(any(test, feature = "fault-points"))]
+#[doc(hidden)]
+#[must_use]
+pub fn conditions_hold(conditions: &Conditions, current: Option<&Digest>) -> bool {
+    conditions.hold(current)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -111,6 +111,21 @@ fn presented(headers: &HeaderMap) -> ApiResult<Presented> {
     Ok(Presented::Basic(user.to_owned(), password.to_owned()))
 }
 
+/// What an `Authorization` header shows: nothing, a token, or a user and a password; `None` when it is refused. For
+/// tests.
+#[cfg(any(test, feature = "fault-points"))]
+#[doc(hidden)]
+#[must_use]
+pub fn read_authorization(value: &[u8]) -> Option<Vec<String>> {
+    let mut headers = HeaderMap::new();
+    headers.insert(header::AUTHORIZATION, http::HeaderValue::from_bytes(value).ok()?);
+    Some(match presented(&headers).ok()? {
+        Presented::Nothing => Vec::new(),
+        Presented::Bearer(token) => vec![token],
+        Presented::Basic(user, password) => vec![user, password],
+    })
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {

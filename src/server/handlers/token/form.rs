@@ -46,6 +46,14 @@ pub(in crate::server) fn all<'a>(pairs: &'a [(String, String)], name: &str) -> i
     pairs.iter().filter(move |(key, _)| key == name).map(|(_, value)| value.as_str())
 }
 
+/// Names and values of a form: for tests.
+#[cfg(any(test, feature = "fault-points"))]
+#[doc(hidden)]
+#[must_use]
+pub fn read_form(text: &str) -> Option<Vec<(String, String)>> {
+    pairs(text)
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
