@@ -26,7 +26,7 @@ const OPEN_CAP: usize = 256;
 
 /// A request that gets no byte for so long leaves its upload to the next one that wants to write to it.
 const GRACE: Duration = Duration::from_secs(1);
-/// At the end of the process an upload that is in use is waited for so long.
+/// At the end of the process uploads that are in use are waited for so long, all together.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Uploads that were put aside, by id; the bytes and the hash state are with `blobs`.
@@ -333,9 +333,10 @@ impl Sessions {
             };
             map.iter().map(entry).collect()
         };
+        let deadline = tokio::time::Instant::now() + PATIENCE;
         for (id, repo, slot, standing) in all {
             let waiting = Waiting::new(&standing, Purpose::End);
-            let held = tokio::time::timeout(PATIENCE, slot.lock_owned()).await;
+            let held = tokio::time::timeout_at(deadline, slot.lock_owned()).await;
             drop(waiting);
             if let Ok(held) = held {
                 self.put_aside(&id, repo, held).await;
