@@ -27,7 +27,7 @@ pub use error::ConfigError;
 pub use guard::guard;
 pub use load::{Flags, Loaded, default_root, load};
 pub use model::{
-    AuthMode, BundleConfig, CallbackConfig, Config, LimitsConfig, LogConfig, RegistryConfig, RunnerConfig,
-    RunnerKind, SandboxConfig, StorageConfig, StoreConfig, TlsConfig, TlsMode,
+    AcmeConfig, AuthMode, BundleConfig, CallbackConfig, Config, LimitsConfig, LogConfig, RegistryConfig,
+    RunnerConfig, RunnerKind, SandboxConfig, StorageConfig, StoreConfig, TlsConfig, TlsMode,
 };
 pub use secret::{MIN_KEY_BYTES, Secret, SecretFileError};

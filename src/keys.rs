@@ -13,7 +13,7 @@ mod token;
 
 pub use key::CallbackKey;
 pub use ring::CallbackRing;
-pub use tls::{Refreshed, Tls, TlsInfo};
+pub use tls::{ACME_PROTOCOL, AcmeInfo, Refreshed, Tls, TlsInfo};
 pub use token::TokenKey;
 
 use std::path::PathBuf;

@@ -114,12 +114,6 @@ pub enum ConfigError {
         /// The setting that is missing.
         key: &'static str,
     },
-    /// Certificates by ACME are asked for, and this version does not speak it.
-    #[error("{origin}: this version of Pantry does not speak ACME, so tls.mode can't be `acme`")]
-    AcmeNotAvailable {
-        /// The flag, variable, or file with line, that gave it.
-        origin: String,
-    },
     /// A setting of another mode of TLS is given, and would not be used.
     #[error("`{key}` is set, and tls.mode `{}` does not use it", mode.as_str())]
     TlsUnused {
@@ -179,7 +173,6 @@ impl ConfigError {
             Self::OpenToAll { .. } => "auth_none_not_on_loopback",
             Self::TlsIncomplete { .. } => "tls_not_configured",
             Self::TlsUnused { .. } => "tls_setting_unused",
-            Self::AcmeNotAvailable { .. } => "tls_acme_not_available",
             Self::ShortKey { .. } => "callback_key_too_short",
             Self::PreviousKeyAlone => "callback_key_missing",
             Self::RunnerIncomplete { .. } | Self::CallbackNotPublic { .. } => "runner_not_configured",
@@ -213,11 +206,6 @@ impl ConfigError {
             }
             Self::TlsIncomplete { key, .. } => {
                 format!("set `{key}`, or choose another tls.mode; docs/operations/tls.md describes them")
-            }
-            Self::AcmeNotAvailable { .. } => {
-                "let an ACME client of the machine keep the files, and name them with tls.mode `files`: they are \
-                 read again when they change"
-                    .into()
             }
             Self::TlsUnused { key, of, .. } => format!("remove `{key}`, or set tls.mode to `{}`", of.as_str()),
             Self::ShortKey { variable, .. } => {

@@ -40,12 +40,17 @@ pub fn guard(config: &Config) -> Result<(), ConfigError> {
 fn guard_tls(config: &Config) -> Result<(), ConfigError> {
     let tls = &config.tls;
     let mode = tls.mode;
+    let acme = &tls.acme;
     let settings = [
-        (TlsMode::Files, "tls.certificate", tls.certificate.is_some()),
-        (TlsMode::Files, "tls.key", tls.key.is_some()),
+        (TlsMode::Files, "tls.certificate", tls.certificate.is_some(), true),
+        (TlsMode::Files, "tls.key", tls.key.is_some(), true),
+        (TlsMode::Acme, "tls.acme_directory", acme.directory.is_some(), true),
+        (TlsMode::Acme, "tls.acme_names", !acme.names.is_empty(), true),
+        (TlsMode::Acme, "tls.acme_email", acme.email.is_some(), false),
+        (TlsMode::Acme, "tls.acme_ca", acme.ca.is_some(), false),
     ];
-    for (of, key, given) in settings {
-        if mode == of && !given {
+    for (of, key, given, needed) in settings {
+        if mode == of && needed && !given {
             return Err(ConfigError::TlsIncomplete { mode, key });
         }
         if mode != of && given {

@@ -13,8 +13,8 @@ use crate::names::{Millis, RepoName};
 use super::error::ConfigError;
 use super::file;
 use super::model::{
-    AuthMode, BundleConfig, CallbackConfig, Config, LimitsConfig, LogConfig, RegistryConfig, RunnerConfig,
-    RunnerKind, SandboxConfig, StorageConfig, StoreConfig, TlsConfig, TlsMode,
+    AcmeConfig, AuthMode, BundleConfig, CallbackConfig, Config, LimitsConfig, LogConfig, RegistryConfig,
+    RunnerConfig, RunnerKind, SandboxConfig, StorageConfig, StoreConfig, TlsConfig, TlsMode,
 };
 use super::secret::Secret;
 use super::settings::{SETTINGS, Shape, setting};
@@ -22,6 +22,8 @@ use super::sources;
 use super::values::{Given, Text, Values};
 
 const GIB: u64 = 1 << 30;
+/// No authority puts more names into one certificate.
+const ACME_NAMES: usize = 100;
 
 /// What flags gave; everything optional.
 #[derive(Clone, Debug, Default)]
@@ -255,11 +257,8 @@ fn limits(values: &Values) -> Result<LimitsConfig, ConfigError> {
 
 fn tls(values: &Values, listen: SocketAddr) -> Result<TlsConfig, ConfigError> {
     let by_address = if is_loopback(listen.ip()) { TlsMode::Off } else { TlsMode::SelfSigned };
-    let modes = [TlsMode::Off, TlsMode::SelfSigned, TlsMode::Files];
-    if values.text("tls.mode") == Some("acme") {
-        return Err(ConfigError::AcmeNotAvailable { origin: values.origin("tls.mode") });
-    }
-    let given = values.with("tls.mode", "off, self_signed or files", |text| {
+    let modes = [TlsMode::Off, TlsMode::SelfSigned, TlsMode::Files, TlsMode::Acme];
+    let given = values.with("tls.mode", "off, self_signed, files or acme", |text| {
         modes.into_iter().find(|mode| mode.as_str() == text)
     })?;
     Ok(TlsConfig {
@@ -267,7 +266,47 @@ fn tls(values: &Values, listen: SocketAddr) -> Result<TlsConfig, ConfigError> {
         certificate: values.path("tls.certificate")?,
         key: values.path("tls.key")?,
         client_ca: values.path("tls.client_ca")?,
+        acme: acme(values)?,
     })
+}
+
+fn acme(values: &Values) -> Result<AcmeConfig, ConfigError> {
+    // As it was written: a slash at its end may belong to it.
+    let given = values.text("tls.acme_directory").map(str::to_owned);
+    let directory = url(values, "tls.acme_directory")?.and(given);
+    if directory.as_ref().is_some_and(|url| !url.starts_with("https://")) {
+        return Err(values.refuse("tls.acme_directory", "an https URL, as RFC 8555 asks for"));
+    }
+    let email = values.with("tls.acme_email", "an address such as name@example.org", |text| {
+        let (name, host) = text.split_once('@')?;
+        let plain = text.bytes().all(|byte| byte.is_ascii_graphic() && !b",?&%".contains(&byte));
+        (plain && !name.is_empty() && host_name(host)).then(|| text.to_owned())
+    })?;
+    let mut names: Vec<String> = Vec::new();
+    for name in values.many("tls.acme_names") {
+        let name = name.to_ascii_lowercase();
+        if !host_name(&name) || names.len() == ACME_NAMES {
+            let expected = format!("{ACME_NAMES} DNS names at most, without a port, an address or a `*`");
+            return Err(values.refuse("tls.acme_names", expected));
+        }
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    Ok(AcmeConfig { directory, email, names, ca: values.path("tls.acme_ca")? })
+}
+
+/// Whether it is a DNS name with a letter in it, and so no address.
+fn host_name(text: &str) -> bool {
+    let label = |label: &str| {
+        !label.is_empty()
+            && label.len() <= 63
+            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    let last_is_word = text.rsplit('.').next().is_some_and(|last| last.bytes().any(|b| b.is_ascii_alphabetic()));
+    text.len() <= 253 && text.split('.').all(label) && last_is_word
 }
 
 fn log(values: &Values) -> Result<LogConfig, ConfigError> {
@@ -332,7 +371,7 @@ fn url(values: &Values, path: &'static str) -> Result<Option<String>, ConfigErro
 
 fn hosts(values: &Values) -> Result<Vec<String>, ConfigError> {
     let path = "allowed_hosts";
-    values
+    let mut hosts = values
         .many(path)
         .into_iter()
         .map(|host| {
@@ -343,7 +382,10 @@ fn hosts(values: &Values) -> Result<Vec<String>, ConfigError> {
                 Err(values.refuse(path, "a list of host names, with a port or without"))
             }
         })
-        .collect()
+        .collect::<Result<Vec<_>, _>>()?;
+    // Who has a certificate for a name is called by it.
+    hosts.extend(values.many("tls.acme_names").iter().map(|name| name.to_ascii_lowercase()));
+    Ok(hosts)
 }
 
 #[cfg(test)]

@@ -182,6 +182,21 @@ pub struct TlsConfig {
     pub key: Option<PathBuf>,
     /// The authorities whose client certificates are accepted; without it none is asked for.
     pub client_ca: Option<PathBuf>,
+    /// Who signs the certificate of [`TlsMode::Acme`].
+    pub acme: AcmeConfig,
+}
+
+/// Certificates that an authority signs by itself (RFC 8555).
+#[derive(Clone, Debug, Default)]
+pub struct AcmeConfig {
+    /// The `https` URL of the authority's directory.
+    pub directory: Option<String>,
+    /// Where the authority may write to.
+    pub email: Option<String>,
+    /// The names that the certificate is for, in lower case; the first is its main one.
+    pub names: Vec<String>,
+    /// The authorities that the directory's own certificate is signed by, in PEM form; without it the machine's.
+    pub ca: Option<PathBuf>,
 }
 
 /// Where the certificate of the port comes from.
@@ -193,6 +208,8 @@ pub enum TlsMode {
     SelfSigned,
     /// Files that somebody else keeps.
     Files,
+    /// Asked for and renewed by ACME.
+    Acme,
 }
 
 impl TlsMode {
@@ -203,6 +220,7 @@ impl TlsMode {
             Self::Off => "off",
             Self::SelfSigned => "self_signed",
             Self::Files => "files",
+            Self::Acme => "acme",
         }
     }
 }

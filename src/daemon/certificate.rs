@@ -1,18 +1,31 @@
 //! Keeps the certificate of the port current while the daemon runs.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
 
 use super::DaemonError;
 use crate::keys::{Refreshed, Tls};
+use crate::names::Random;
 
 /// How often it is looked whether a file of the certificate has changed.
 const EVERY: Duration = Duration::from_secs(3);
 
+/// Asks the authority for certificates until the daemon ends, where the configuration names one.
+pub(super) async fn certify(tls: Option<Tls>, random: Arc<dyn Random>, ending: CancellationToken) {
+    let Some(tls) = tls else { return };
+    tokio::select! {
+        () = tls.certify(random) => {}
+        () = ending.cancelled() => {}
+    }
+}
+
 /// Shows another certificate when a file of it changes or when it is about to end, and upon SIGHUP, until it is dropped.
 ///
-/// SIGHUP is taken also where TLS is off, as it would else end the daemon.
+/// SIGHUP is taken also where TLS is off, as it would else end the daemon; it also ends the wait after a failure of the
+/// authority.
 pub(super) fn keep(tls: Option<Tls>) -> Result<impl Future<Output = ()> + Send, DaemonError> {
     let mut hangup = signal(SignalKind::hangup())?;
     Ok(async move {
@@ -29,6 +42,9 @@ pub(super) fn keep(tls: Option<Tls>) -> Result<impl Future<Output = ()> + Send, 
                 }
                 continue;
             };
+            if asked {
+                tls.hurry();
+            }
             let showing = tls.clone();
             let outcome =
                 tokio::task::spawn_blocking(move || if asked { tls.reload() } else { tls.refresh() }).await;

@@ -204,7 +204,7 @@ pub async fn serve(
             upkeep: Arc::new(keeper.clone()),
             access,
             clock,
-            random,
+            random: random.clone(),
             sandbox_probe,
             posture: serde_json::to_value(&unpacked.posture).unwrap_or_default(),
         },
@@ -275,6 +275,7 @@ pub async fn serve(
     };
 
     let tending = tokio::spawn(tend(blobs.clone()));
+    let certifying = tokio::spawn(certificate::certify(tls.clone(), random, ending.clone()));
     let refreshing = tokio::spawn(certificate::keep(tls)?);
     let stop = async move {
         stop.await;
@@ -286,6 +287,7 @@ pub async fn serve(
     tending.abort();
     refreshing.abort();
     ending.cancel();
+    certifying.await?;
     recovery.await?;
     changes.stop().await;
     state.close().await?;

@@ -3,6 +3,7 @@
 //! Invariants: a pair of certificate and key is taken as a whole or not at all, so that a bad new one leaves the old
 //! one in use; connections that are open keep what they agreed on.
 
+mod acme;
 mod authority;
 mod files;
 mod names;
@@ -13,14 +14,18 @@ mod validity;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
 use rustls::ServerConfig;
+use rustls::server::ClientHello;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use serde::Serialize;
 
 use super::KeyError;
 use crate::config::Config;
 use crate::names::{Clock, Digest};
+use acme::Acme;
 use files::Stamp;
 use source::{Current, Source};
+
+pub use acme::{ACME_PROTOCOL, AcmeInfo};
 
 /// TLS of the port; clones share it.
 #[derive(Clone)]
@@ -31,12 +36,14 @@ struct Inner {
     current: RwLock<Current>,
     /// The files as they were looked at last.
     seen: Mutex<Vec<Option<Stamp>>>,
+    /// Where an authority is asked for certificates.
+    acme: Option<Acme>,
 }
 
 /// What the port shows, for operators.
 #[derive(Clone, Debug, Serialize)]
 pub struct TlsInfo {
-    /// Where the certificate comes from: `self_signed` or `files`.
+    /// Where the certificate comes from: `self_signed`, `files` or `acme`.
     pub mode: &'static str,
     /// SHA-256 of the certificate, as certificate tools print it.
     pub certificate_sha256: String,
@@ -51,6 +58,9 @@ pub struct TlsInfo {
     /// Why the last attempt to exchange the certificate failed; the one before is still shown.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_error: Option<String>,
+    /// How it goes with the authority, where one is asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub acme: Option<AcmeInfo>,
 }
 
 /// What came of looking for another certificate.
@@ -68,10 +78,11 @@ impl Tls {
     /// # Errors
     /// When files can't be read or made, or certificate and key do not belong together.
     pub fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Option<Self>, KeyError> {
+        let acme = Acme::of(config, clock.clone());
         let Some(source) = Source::of(config, clock) else { return Ok(None) };
         let seen = Mutex::new(source.stamps());
         let current = RwLock::new(source.load()?);
-        Ok(Some(Self(Arc::new(Inner { source, current, seen }))))
+        Ok(Some(Self(Arc::new(Inner { source, current, seen, acme }))))
     }
 
     fn current(&self) -> RwLockReadGuard<'_, Current> {
@@ -82,16 +93,23 @@ impl Tls {
         self.0.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How the next connection is agreed on.
+    /// How a connection is agreed on that begins with `hello`: by the certificate of the port, or, for an authority
+    /// that looks for its proof, by that proof.
     #[must_use]
-    pub fn server_config(&self) -> Arc<ServerConfig> {
-        self.current().config.clone()
+    pub fn server_config(&self, hello: &ClientHello<'_>) -> Arc<ServerConfig> {
+        let proof = self.0.acme.as_ref().and_then(|acme| acme.challenges.asked_by(hello));
+        proof.unwrap_or_else(|| self.current().config.clone())
     }
 
     /// What is shown now.
     #[must_use]
     pub fn info(&self) -> TlsInfo {
-        self.current().info.clone()
+        let (mut info, renew_at) = {
+            let current = self.current();
+            (current.info.clone(), current.renew_at)
+        };
+        info.acme = self.0.acme.as_ref().map(|acme| acme.info(renew_at));
+        info
     }
 
     /// Shows another certificate when a file has changed, or when one of our own is about to end or lacks a name; does

@@ -3,12 +3,13 @@
 use std::io;
 use std::time::Duration;
 
+use rustls::server::Acceptor;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use crate::keys::Tls;
+use crate::keys::{ACME_PROTOCOL, Tls};
 
 /// The first byte of a client that speaks TLS (RFC 8446, section 5.1: a record that carries a handshake).
 const HANDSHAKE: u8 = 22;
@@ -26,7 +27,7 @@ pub(super) enum Begun {
     Http1(Box<TlsStream<TcpStream>>),
     /// HTTP/2 was agreed on.
     Http2(Box<TlsStream<TcpStream>>),
-    /// There is nothing more to say: nothing came, or a plain request was answered.
+    /// There is nothing more to say: nothing came, a plain request was answered, or an authority has seen its proof.
     Ended,
 }
 
@@ -41,10 +42,17 @@ pub(super) async fn begin(mut stream: TcpStream, tls: &Tls, patience: Duration) 
             refuse(&mut stream).await?;
             return Ok(Begun::Ended);
         }
-        let stream = TlsAcceptor::from(tls.server_config()).accept(stream).await?;
+        let begun = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
+        let config = tls.server_config(&begun.client_hello());
+        let mut stream = begun.into_stream(config).await?;
         let protocol = stream.get_ref().1.alpn_protocol().map(<[u8]>::to_vec);
         Ok(match protocol.as_deref() {
             Some(b"h2") => Begun::Http2(Box::new(stream)),
+            Some(ACME_PROTOCOL) => {
+                // The authority has seen its proof in the certificate (RFC 8737, section 3).
+                stream.shutdown().await?;
+                Begun::Ended
+            }
             _ => Begun::Http1(Box::new(stream)),
         })
     };

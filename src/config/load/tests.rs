@@ -78,6 +78,8 @@ fn every_setting_can_be_given_by_its_variable() {
             "callback.previous_key_until" => "2026-01-31T12:00:00Z",
             "log.json" | "registry.delete" => "false",
             "log.filter" => "debug",
+            "tls.acme_directory" => "https://example.test/directory",
+            "tls.acme_email" => "a@example.test",
             path if path.ends_with("url") || path.ends_with("github_api") => "http://example.test",
             path if path.contains('.') && setting.default.is_some() => "20000000",
             _ => "word",
@@ -263,6 +265,28 @@ fn a_mode_of_tls_needs_its_settings_and_no_others() {
     assert_eq!(code_of(&files[..2]), "tls_not_configured");
     assert_eq!(code_of(&files[1..]), "tls_setting_unused");
     assert_eq!(code_of(&[("PANTRY_TLS_CLIENT_CA", "c")]), "tls_setting_unused");
-    assert_eq!(code_of(&[("PANTRY_TLS_MODE", "acme")]), "tls_acme_not_available");
+    let acme = [
+        ("PANTRY_TLS_MODE", "acme"),
+        ("PANTRY_TLS_ACME_DIRECTORY", "https://authority.example/directory"),
+        ("PANTRY_TLS_ACME_NAMES", "Registry.Example, other.example,registry.example"),
+    ];
+    assert_eq!(code_of(&acme), "ok");
+    assert_eq!(code_of(&acme[..2]), "tls_not_configured");
+    assert_eq!(code_of(&[acme[0], acme[2]]), "tls_not_configured");
+    assert_eq!(code_of(&acme[1..]), "tls_setting_unused");
+    assert_eq!(code_of(&[("PANTRY_TLS_ACME_EMAIL", "a@b.example")]), "tls_setting_unused");
+    let config = load_env(&acme).unwrap().config;
+    assert_eq!(config.tls.acme.names, ["registry.example", "other.example"]);
+    assert!(config.allowed_hosts.contains(&"registry.example".to_owned()), "called by what it is certified for");
+    for names in ["*.example", "192.0.2.7", "a.example:443", "-a.example", "a..b", "::1"] {
+        assert_eq!(code_of(&[acme[0], acme[1], ("PANTRY_TLS_ACME_NAMES", names)]), "config_invalid_value", "{names}");
+    }
+    for (variable, value) in [
+        ("PANTRY_TLS_ACME_DIRECTORY", "http://authority.example/directory"),
+        ("PANTRY_TLS_ACME_EMAIL", "nobody"),
+        ("PANTRY_TLS_ACME_EMAIL", "a@b.example?subject=c"),
+    ] {
+        assert_eq!(code_of(&[(variable, value)]), "config_invalid_value", "{value}");
+    }
     assert_eq!(code_of(&[("PANTRY_TLS_MODE", "on")]), "config_invalid_value");
 }

@@ -27,15 +27,23 @@ pub(super) struct Pair {
 impl Pair {
     /// Reads both and checks that they belong together.
     pub(super) fn read(certificate: &Path, key: &Path) -> Result<Self, KeyError> {
-        let chain = certificates(certificate)?;
-        let pem = read(key)?;
-        let private = PrivateKeyDer::from_pem_slice(&pem).map_err(|source| match source {
-            rustls_pki_types::pem::Error::NoItemsFound => KeyError::NoKey { path: key.to_owned() },
-            source => KeyError::NotPem { path: key.to_owned(), source },
-        })?;
+        let pair = Self::parse((certificate, &read(certificate)?), (key, &read(key)?))?;
         if fs::metadata(key).is_ok_and(|meta| meta.permissions().mode() & 0o004 != 0) {
             tracing::warn!(path = %key.display(), "everybody on this machine may read the key of the port");
         }
+        Ok(pair)
+    }
+
+    /// Takes both from the content of their files, which may be one, and checks that they belong together.
+    pub(super) fn parse(
+        (certificate, chain): (&Path, &[u8]),
+        (key, pem): (&Path, &[u8]),
+    ) -> Result<Self, KeyError> {
+        let chain = certificates_in(certificate, chain)?;
+        let private = PrivateKeyDer::from_pem_slice(pem).map_err(|source| match source {
+            rustls_pki_types::pem::Error::NoItemsFound => KeyError::NoKey { path: key.to_owned() },
+            source => KeyError::NotPem { path: key.to_owned(), source },
+        })?;
         let certified = CertifiedKey::from_der(chain.clone(), private, &provider())
             .map_err(|source| KeyError::Unusable { path: certificate.to_owned(), source })?;
         Ok(Self { chain, certified, path: certificate.to_owned() })
@@ -44,13 +52,17 @@ impl Pair {
 
 /// All certificates of a file, one at least.
 pub(super) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, KeyError> {
-    let pem = read(path)?;
-    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
+    certificates_in(path, &read(path)?)
+}
+
+fn certificates_in(path: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, KeyError> {
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
     let found = found.map_err(|source| KeyError::NotPem { path: path.to_owned(), source })?;
     if found.is_empty() { Err(KeyError::NoCertificate { path: path.to_owned() }) } else { Ok(found) }
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, KeyError> {
+/// A file whole, as far as it is no longer than any of ours.
+pub(super) fn read(path: &Path) -> Result<Vec<u8>, KeyError> {
     use std::io::Read as _;
     let failed = |source| KeyError::Unreadable { path: path.to_owned(), source };
     let mut bytes = Vec::new();

@@ -55,6 +55,16 @@ impl Wanted {
     }
 }
 
+/// Tells whether a certificate is for all of these names.
+pub(super) fn are_in(names: &[String], leaf: &[u8]) -> bool {
+    let leaf = CertificateDer::from(leaf);
+    let Ok(parsed) = ParsedCertificate::try_from(&leaf) else { return false };
+    names.iter().all(|name| {
+        ServerName::try_from(name.as_str())
+            .is_ok_and(|name| rustls::client::verify_server_name(&parsed, &name).is_ok())
+    })
+}
+
 /// The addresses of this machine's interfaces; those that need a zone to be reached are left out.
 fn own_addresses() -> Vec<IpAddr> {
     let Ok(interfaces) = nix::ifaddrs::getifaddrs() else { return Vec::new() };

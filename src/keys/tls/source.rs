@@ -9,11 +9,12 @@ use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{RootCertStore, ServerConfig};
 use rustls_pki_types::CertificateDer;
 
+use super::acme;
 use super::authority::Authority;
 use super::files::{self, Pair, Stamp};
 use super::names::Wanted;
 use super::{TlsInfo, fingerprint, provider, validity};
-use crate::config::{Config, TlsMode};
+use crate::config::{AcmeConfig, Config, TlsMode};
 use crate::keys::KeyError;
 use crate::names::{Clock, Millis};
 
@@ -31,6 +32,8 @@ pub(super) struct Source {
     /// The files of certificate and key, where somebody else keeps them.
     files: Option<(PathBuf, PathBuf)>,
     client_ca: Option<PathBuf>,
+    /// What is asked of an authority, where one is.
+    acme: Option<AcmeConfig>,
     names: Wanted,
     clock: Arc<dyn Clock>,
 }
@@ -43,6 +46,8 @@ pub(super) struct Current {
     not_after: Millis,
     /// Made here, and so renewed here.
     own: bool,
+    /// When the authority is to be asked for another one, where this one is the authority's.
+    pub(super) renew_at: Option<Millis>,
 }
 
 impl Current {
@@ -66,6 +71,7 @@ impl Source {
             public_authority: config.root.join("ca.pem"),
             files,
             client_ca: tls.client_ca.clone(),
+            acme: Some(tls.acme.clone()).filter(|_| tls.mode == TlsMode::Acme),
             names: Wanted::of(config),
             keys_dir,
             clock,
@@ -75,19 +81,26 @@ impl Source {
     /// What the files look like now.
     pub(super) fn stamps(&self) -> Vec<Option<Stamp>> {
         let pair = self.files.iter().flat_map(|(certificate, key)| [certificate, key]);
-        pair.chain(&self.client_ca).map(|path| Stamp::of(path)).collect()
+        let issued = self.acme.as_ref().map(|_| acme::file(&self.keys_dir));
+        pair.chain(&self.client_ca).chain(&issued).map(|path| Stamp::of(path)).collect()
     }
 
-    /// Tells whether the certificate is one of our own that has to be made anew.
+    /// Tells whether the certificate is one of our own that has to be made anew, or one of an authority that has ended.
     pub(super) fn is_due(&self, current: &Current) -> bool {
         let ends = self.clock.now().after(RENEW_BEFORE) >= current.not_after;
-        current.own && (ends || !self.names.all_in(current.leaf()))
+        let ended = current.renew_at.is_some() && current.not_after <= self.clock.now();
+        ended || current.own && (ends || !self.names.all_in(current.leaf()))
     }
 
     /// Everything anew.
     pub(super) fn load(&self) -> Result<Current, KeyError> {
+        let asked = self.acme.as_ref();
+        let issued = asked.and_then(|asked| acme::kept(&self.keys_dir, asked, self.clock.now()));
+        let renew_at = issued.as_ref().map(|issued| issued.renew_at);
         let (pair, authority) = if let Some((certificate, key)) = &self.files {
             (Pair::read(certificate, key)?, None)
+        } else if let Some(issued) = issued {
+            (issued.pair, None)
         } else {
             let authority = Authority::open(&self.keys_dir, self.clock.now())?;
             let pair = authority.certificate(&self.names, RENEW_BEFORE)?;
@@ -107,9 +120,10 @@ impl Source {
             authority_sha256: authority.as_ref().map(|authority| fingerprint(authority.der())),
             authority_file: authority.as_ref().map(|_| self.public_authority.display().to_string()),
             last_error: None,
+            acme: None,
         };
         let config = Arc::new(self.server_config(certified)?);
-        Ok(Current { config, info, chain, not_after, own: authority.is_some() })
+        Ok(Current { config, info, chain, not_after, own: authority.is_some(), renew_at })
     }
 
     fn server_config(&self, shown: CertifiedKey) -> Result<ServerConfig, KeyError> {

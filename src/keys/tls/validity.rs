@@ -1,4 +1,4 @@
-//! When a certificate ends.
+//! From when to when a certificate is good.
 //!
 //! Source: RFC 5280, section 4.1; ITU-T X.690 for the encoding.
 
@@ -12,6 +12,11 @@ const GENERALIZED_TIME: u8 = 0x18;
 
 /// The `notAfter` of a certificate in DER form; `None` when it is none.
 pub(super) fn not_after(der: &[u8]) -> Option<Millis> {
+    span(der).map(|(_, not_after)| not_after)
+}
+
+/// The `notBefore` and `notAfter` of a certificate in DER form; `None` when it is none.
+pub(super) fn span(der: &[u8]) -> Option<(Millis, Millis)> {
     let (tag, certificate, _) = element(der)?;
     let (inner, to_be_signed, _) = element(certificate)?;
     if (tag, inner) != (SEQUENCE, SEQUENCE) {
@@ -25,8 +30,12 @@ pub(super) fn not_after(der: &[u8]) -> Option<Millis> {
     let (_algorithm, _, rest) = element(rest)?;
     let (_issuer, _, rest) = element(rest)?;
     let (tag, validity, _) = element(rest)?;
-    let (_not_before, _, rest) = element((tag == SEQUENCE).then_some(validity)?)?;
-    let (tag, text, _) = element(rest)?;
+    let (from_tag, from, rest) = element((tag == SEQUENCE).then_some(validity)?)?;
+    let (to_tag, to, _) = element(rest)?;
+    Some((instant(from_tag, from)?, instant(to_tag, to)?))
+}
+
+fn instant(tag: u8, text: &[u8]) -> Option<Millis> {
     let text = std::str::from_utf8(text).ok()?.strip_suffix('Z')?;
     if !text.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;
@@ -82,6 +91,7 @@ mod tests {
             assert_eq!(not_after(&made(year)).unwrap().rfc3339(), end);
         }
         let whole = made(2031);
+        assert_eq!(span(&whole).unwrap().0.rfc3339(), "1975-01-01T00:00:00.000Z");
         assert_eq!(not_after(&whole[..60]), None);
         assert_eq!(not_after(b""), None);
     }
