@@ -11,6 +11,10 @@ mod account_commands;
 mod accounts;
 #[path = "appliance/accounts_tokens.rs"]
 mod accounts_tokens;
+#[path = "appliance/acme.rs"]
+mod acme;
+#[path = "appliance/acme_authority.rs"]
+mod acme_authority;
 #[path = "appliance/bundles.rs"]
 mod bundles;
 #[path = "appliance/callbacks.rs"]

@@ -207,7 +207,9 @@ impl ConfigError {
             Self::TlsIncomplete { key, .. } => {
                 format!("set `{key}`, or choose another tls.mode; docs/operations/tls.md describes them")
             }
-            Self::TlsUnused { key, of, .. } => format!("remove `{key}`, or set tls.mode to `{}`", of.as_str()),
+            Self::TlsUnused { key, of, .. } => {
+                format!("remove `{key}`, or set tls.mode to `{}`", of.as_str())
+            }
             Self::ShortKey { variable, .. } => {
                 format!("make one with `openssl rand -base64 32` and put it into {variable} on both sides")
             }

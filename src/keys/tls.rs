@@ -14,8 +14,8 @@ mod validity;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
 use rustls::ServerConfig;
-use rustls::server::ClientHello;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::server::ClientHello;
 use serde::Serialize;
 
 use super::KeyError;

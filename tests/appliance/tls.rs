@@ -132,5 +132,5 @@ fn a_pair_that_does_not_belong_together_does_not_start() {
     let refused = Server::try_start(&folder.path().join("root"), &environment).map(|_| ()).unwrap_err();
     assert!(refused.contains("[tls_certificate_unusable]") && refused.contains("hint:"), "{refused}");
     let refused = Server::try_start(&folder.path().join("root"), &[("PANTRY_TLS_MODE", "acme")]);
-    assert!(refused.map(|_| ()).unwrap_err().contains("[tls_acme_not_available]"));
+    assert!(refused.map(|_| ()).unwrap_err().contains("[tls_not_configured]"));
 }

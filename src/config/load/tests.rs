@@ -277,9 +277,16 @@ fn a_mode_of_tls_needs_its_settings_and_no_others() {
     assert_eq!(code_of(&[("PANTRY_TLS_ACME_EMAIL", "a@b.example")]), "tls_setting_unused");
     let config = load_env(&acme).unwrap().config;
     assert_eq!(config.tls.acme.names, ["registry.example", "other.example"]);
-    assert!(config.allowed_hosts.contains(&"registry.example".to_owned()), "called by what it is certified for");
+    assert!(
+        config.allowed_hosts.contains(&"registry.example".to_owned()),
+        "called by what it is certified for"
+    );
     for names in ["*.example", "192.0.2.7", "a.example:443", "-a.example", "a..b", "::1"] {
-        assert_eq!(code_of(&[acme[0], acme[1], ("PANTRY_TLS_ACME_NAMES", names)]), "config_invalid_value", "{names}");
+        assert_eq!(
+            code_of(&[acme[0], acme[1], ("PANTRY_TLS_ACME_NAMES", names)]),
+            "config_invalid_value",
+            "{names}"
+        );
     }
     for (variable, value) in [
         ("PANTRY_TLS_ACME_DIRECTORY", "http://authority.example/directory"),

@@ -131,7 +131,9 @@ pub(super) fn kept(keys_dir: &Path, asked: &AcmeConfig, now: Millis) -> Option<I
     let path = file(keys_dir);
     let content = match files::read(&path) {
         Ok(content) => content,
-        Err(KeyError::Unreadable { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => return None,
+        Err(KeyError::Unreadable { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
+            return None;
+        }
         Err(error) => {
             tracing::error!(%error, "the authority's certificate is not shown");
             return None;
@@ -221,7 +223,9 @@ impl Tls {
                     "the authority's certificate is shown from now on"
                 );
             }
-            Err(error) => tracing::error!(%error, code = error.code(), "the authority's certificate is not shown"),
+            Err(error) => {
+                tracing::error!(%error, code = error.code(), "the authority's certificate is not shown")
+            }
         }
     }
 }

@@ -19,10 +19,8 @@ use crate::keys::tls::files;
 use crate::names::Digest;
 
 /// An authority looks from several places, and may be slow to sign.
-const POLLS: RetryPolicy = RetryPolicy::new()
-    .initial_delay(Duration::from_millis(500))
-    .backoff(1.5)
-    .timeout(Duration::from_mins(2));
+const POLLS: RetryPolicy =
+    RetryPolicy::new().initial_delay(Duration::from_millis(500)).backoff(1.5).timeout(Duration::from_mins(2));
 
 /// An account as it is kept.
 #[derive(Serialize, Deserialize)]
@@ -62,7 +60,8 @@ fn account_file(keys_dir: &Path, directory: &str) -> PathBuf {
 
 /// The account that is kept, if there is one that can be read.
 async fn open(asked: &AcmeConfig, file: &Path) -> Result<Option<Account>, AcmeError> {
-    let Some(kept) = files::read(file).ok().and_then(|text| serde_json::from_slice::<Kept>(&text).ok()) else {
+    let Some(kept) = files::read(file).ok().and_then(|text| serde_json::from_slice::<Kept>(&text).ok())
+    else {
         return Ok(None);
     };
     let text = serde_json::to_value(&kept.credentials).ok();
@@ -108,11 +107,7 @@ fn keep(file: &Path, kept: &Kept) -> Result<(), AcmeError> {
     Ok(files::put(file, &text, 0o600)?)
 }
 
-async fn order(
-    account: &Account,
-    asked: &AcmeConfig,
-    challenges: &Challenges,
-) -> Result<String, AcmeError> {
+async fn order(account: &Account, asked: &AcmeConfig, challenges: &Challenges) -> Result<String, AcmeError> {
     let names: Vec<Identifier> = asked.names.iter().cloned().map(Identifier::Dns).collect();
     let mut order = account
         .new_order(&NewOrder::new(&names))
