@@ -8,6 +8,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use rcgen::{CertificateParams, CustomExtension, KeyPair};
 use rustls::ServerConfig;
 use rustls::server::{ClientHello, NoServerSessionStorage};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls_pki_types::PrivateKeyDer;
 
 use crate::keys::KeyError;
@@ -47,12 +48,14 @@ impl Challenges {
         let key = KeyPair::generate().map_err(made)?;
         let certificate = params.self_signed(&key).map_err(made)?;
         let private = PrivateKeyDer::Pkcs8(key.serialize_der().into());
+        let private = provider().key_provider.load_private_key(private).map_err(tls)?;
+        // Made here and so in order; the usual check would not read a certificate with this critical extension.
+        let certified = CertifiedKey::new(vec![certificate.der().clone()], private);
         let mut config = ServerConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()
             .map_err(tls)?
             .with_no_client_auth()
-            .with_single_cert(vec![certificate.der().clone()], private)
-            .map_err(tls)?;
+            .with_cert_resolver(Arc::new(SingleCertAndKey::from(certified)));
         config.alpn_protocols = vec![ACME_PROTOCOL.to_vec()];
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
@@ -67,5 +70,21 @@ impl Challenges {
 impl Drop for Held {
     fn drop(&mut self) {
         self.challenges.0.write().unwrap_or_else(PoisonError::into_inner).remove(&self.name);
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_proof_is_there_until_it_is_dropped() {
+        let challenges = Challenges::default();
+        let held = challenges.show("Registry.Example", &[7; 32]).unwrap();
+        let names = || challenges.0.read().unwrap().keys().cloned().collect::<Vec<_>>();
+        assert_eq!(names(), ["registry.example"]);
+        drop(held);
+        assert!(names().is_empty());
     }
 }
