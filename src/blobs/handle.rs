@@ -99,6 +99,20 @@ impl Blobs {
         Ok(Writer::new(&self.0, id, sink))
     }
 
+    /// As [`Blobs::begin`], for a blob that will be named by this algorithm: it is hashed for that name while it comes.
+    /// Another name is taken all the same, and costs a second look at the bytes.
+    ///
+    /// # Errors
+    /// As [`Blobs::begin`].
+    #[allow(clippy::unused_async)] // as above
+    pub async fn begin_named(&self, algorithm: Algorithm) -> Result<Writer, BlobError> {
+        let (id, mut sink) = self.sink();
+        if algorithm == Algorithm::Sha512 {
+            sink.hash_long_too();
+        }
+        Ok(Writer::new(&self.0, id, sink))
+    }
+
     /// Goes on with a suspended upload; `None` when there is no such upload, or it ran out, or its file was lost.
     ///
     /// # Errors

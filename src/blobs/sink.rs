@@ -40,12 +40,37 @@ pub(super) enum Leftover {
     Keep,
 }
 
+/// What a record says of an upload.
+pub(super) struct Recorded {
+    pub(super) offset: u64,
+    /// The state of the hash at that offset.
+    pub(super) hash: Vec<u8>,
+    /// The same of the hash by sha512, where there is one.
+    pub(super) long: Option<Vec<u8>>,
+    pub(super) footing: Footing,
+}
+
+/// How certain it is that the bytes which a record counts are there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Footing {
+    /// They were synced before it was written.
+    Synced,
+    /// They were written: the end of the process takes nothing from them, a loss of power may, so they are hashed again.
+    Written,
+}
+
+fn restored<H: sha2::digest::common::hazmat::SerializableState>(state: &[u8]) -> Option<H> {
+    SerializedState::<H>::try_from(state).ok().and_then(|state| H::deserialize(&state).ok())
+}
+
 /// The bytes of one upload so far.
 pub(super) struct Sink {
     store: Arc<Inner>,
     id: UploadId,
     file: Option<Box<dyn OpenFile>>,
     hash: Sha256,
+    /// The other hash, where it was said beforehand that the blob will be named by it.
+    long: Option<Sha512>,
     written: u64,
     pushed_out: u64,
     leftover: Leftover,
@@ -62,20 +87,30 @@ impl Sink {
             id: id.clone(),
             file: None,
             hash: Sha256::new(),
+            long: None,
             written: 0,
             pushed_out: 0,
             leftover: Leftover::Remove,
         })
     }
 
+    /// Hashes for a name by sha512 as well, which else takes a second look at the file at its end. Before the first byte.
+    pub(super) fn hash_long_too(&mut self) {
+        debug_assert!(self.is_untouched(), "what came before would be missing in the hash");
+        self.long = Some(Sha512::new());
+    }
+
     /// Goes on from a recorded offset: what the file holds beyond it is cut off. `false` when the file is not there
     /// or shorter than its record, as after a loss of power; or when it has become a blob under another name.
-    pub(super) fn restore(&mut self, offset: u64, hash: &[u8]) -> Result<bool, BlobError> {
+    pub(super) fn restore(&mut self, from: &Recorded) -> Result<bool, BlobError> {
         self.leftover = Leftover::Keep;
-        self.hash = SerializedState::<Sha256>::try_from(hash)
-            .ok()
-            .and_then(|state| Sha256::deserialize(&state).ok())
-            .ok_or_else(|| BlobError::UploadDamaged(self.id.clone()))?;
+        let damaged = || BlobError::UploadDamaged(self.id.clone());
+        self.hash = restored(&from.hash).ok_or_else(damaged)?;
+        self.long = match &from.long {
+            Some(long) => Some(restored(long).ok_or_else(damaged)?),
+            None => None,
+        };
+        let offset = from.offset;
         let io = BlobError::io("go on with an upload");
         let path = self.store.layout.upload(&self.id);
         let file = match self.store.files.open(&path, Access::Write) {
@@ -87,6 +122,9 @@ impl Sink {
         if status.length < offset || status.names != 1 {
             return Ok(false);
         }
+        if from.footing == Footing::Written && !self.was_hashed(&*file, offset).map_err(&io)? {
+            return Ok(false);
+        }
         self.store.faults.pass("blobs.resume.before_cut");
         file.cut(offset).map_err(&io)?;
         self.store.faults.pass("blobs.resume.after_cut");
@@ -95,9 +133,28 @@ impl Sink {
         Ok(true)
     }
 
+    /// Whether the file has the bytes up to `offset` that the state of the hash came from.
+    fn was_hashed(&self, file: &dyn OpenFile, offset: u64) -> std::io::Result<bool> {
+        let (mut hash, mut at) = (Sha256::new(), 0);
+        let mut buffer = Vec::with_capacity(256 * 1_024);
+        while at < offset && file.read_at(&mut buffer, at)? > 0 {
+            let left = usize::try_from(offset - at).unwrap_or(usize::MAX);
+            buffer.truncate(left);
+            hash.update(&buffer);
+            at += buffer.len() as u64;
+            buffer.clear();
+        }
+        Ok(at == offset && hash.finalize() == self.hash.clone().finalize())
+    }
+
     /// The state of the hash, for [`Sink::restore`].
     pub(super) fn hash_state(&self) -> Vec<u8> {
         self.hash.serialize().to_vec()
+    }
+
+    /// The state of the other hash, where there is one.
+    pub(super) fn long_hash_state(&self) -> Option<Vec<u8>> {
+        self.long.as_ref().map(|long| long.serialize().to_vec())
     }
 
     pub(super) fn written(&self) -> u64 {
@@ -128,6 +185,9 @@ impl Sink {
         self.store.faults.pass("blobs.upload.before_write");
         for piece in pieces {
             self.hash.update(piece);
+            if let Some(long) = &mut self.long {
+                long.update(piece);
+            }
         }
         let mut slices: Vec<IoSlice<'_>> = pieces.iter().map(|piece| IoSlice::new(piece)).collect();
         let mut left = &mut slices[..];
@@ -179,7 +239,10 @@ impl Sink {
         if let Some(expected) = expected {
             let found = match expected.algorithm() {
                 Algorithm::Sha256 => digest.clone(),
-                Algorithm::Sha512 => sha512_of(file).map_err(&io)?,
+                Algorithm::Sha512 => match self.long.take() {
+                    Some(long) => named_sha512(long),
+                    None => sha512_of(file).map_err(&io)?,
+                },
             };
             if found != *expected {
                 return Err(BlobError::DigestMismatch { expected: expected.clone(), found });
@@ -268,7 +331,6 @@ impl Stored {
 }
 
 fn sha512_of(file: &dyn OpenFile) -> std::io::Result<Digest> {
-    use std::fmt::Write as _;
     let mut hash = Sha512::new();
     let mut buffer = Vec::with_capacity(256 * 1_024);
     let mut at = 0;
@@ -277,11 +339,16 @@ fn sha512_of(file: &dyn OpenFile) -> std::io::Result<Digest> {
         at += buffer.len() as u64;
         buffer.clear();
     }
+    Ok(named_sha512(hash))
+}
+
+fn named_sha512(hash: Sha512) -> Digest {
+    use std::fmt::Write as _;
     let mut text = "sha512:".to_owned();
     for byte in hash.finalize() {
         write!(text, "{byte:02x}").expect("invariant: writing to a String succeeds");
     }
-    Ok(Digest::parse(&text).expect("invariant: 64 bytes in hexadecimal are a sha512 digest"))
+    Digest::parse(&text).expect("invariant: 64 bytes in hexadecimal are a sha512 digest")
 }
 
 impl Drop for Sink {

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::files::Kind;
 use super::handle::Inner;
-use super::sink::Sink;
+use super::sink::{Footing, Recorded, Sink};
 use super::{BlobError, Writer};
 use crate::names::{Millis, UploadId};
 use crate::state::{MAX_SCAN_ROWS, Read, Scan, State, StateError, Table, record};
@@ -27,6 +27,12 @@ pub(super) struct UploadRecord {
     offset: u64,
     /// The state of the hash at that offset, in base64.
     hash: String,
+    /// The same of the hash by sha512, where the upload began with one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    sha512: Option<String>,
+    /// Whether the bytes up to there were synced before this was written.
+    #[serde(default = "synced")]
+    synced: bool,
     /// Who is working on it; nobody between two requests.
     #[serde(default)]
     owner: Option<String>,
@@ -34,6 +40,11 @@ pub(super) struct UploadRecord {
     lease_until: Millis,
 }
 record!(UploadRecord, 1);
+
+/// So was every upload whose record does not say it.
+fn synced() -> bool {
+    true
+}
 
 /// How many bytes of a suspended upload have come; `None` when there is no such upload.
 ///
@@ -43,22 +54,28 @@ pub fn upload_offset(view: &impl Read, id: &UploadId) -> Result<Option<u64>, Sta
     Ok(view.get(&UPLOADS, id)?.map(|record| record.offset))
 }
 
-/// Records how far the upload has come, after its bytes up to there were made durable ([`Sink::sync`]).
+/// Records how far the upload has come, after its bytes up to there were made durable ([`Sink::sync`]), or only written.
 ///
-/// The state of the hash is not made from the file again when the upload goes on, so a record must not count bytes
-/// that a loss of power can still take: the blob would get the digest of what came, without its bytes.
-pub(super) async fn record(store: &Inner, id: &UploadId, sink: &Sink) -> Result<(), BlobError> {
-    let record = UploadRecord {
-        offset: sink.written(),
-        hash: STANDARD.encode(sink.hash_state()),
-        owner: None,
-        lease_until: store.clock.now().after(KEPT_FOR),
-    };
+/// After a sync the state of the hash is not made from the file again when the upload goes on. So such a record must
+/// not count bytes that a loss of power can still take: the blob would get the digest of what came, without its bytes.
+pub(super) async fn record(store: &Inner, id: &UploadId, row: UploadRecord) -> Result<(), BlobError> {
     let id = id.clone();
     store.faults.pass("blobs.suspend.before_record");
-    store.state.write(move |tx| tx.put(&UPLOADS, &id, &record)).await?;
+    store.state.write(move |tx| tx.put(&UPLOADS, &id, &row)).await?;
     store.faults.pass("blobs.suspend.after_record");
     Ok(())
+}
+
+/// The record of the upload as it stands.
+pub(super) fn row(store: &Inner, sink: &Sink, footing: Footing) -> UploadRecord {
+    UploadRecord {
+        offset: sink.written(),
+        hash: STANDARD.encode(sink.hash_state()),
+        sha512: sink.long_hash_state().map(|state| STANDARD.encode(state)),
+        synced: footing == Footing::Synced,
+        owner: None,
+        lease_until: store.clock.now().after(KEPT_FOR),
+    }
 }
 
 /// Removes the record of an upload.
@@ -73,8 +90,11 @@ pub(super) fn resume(store: &Arc<Inner>, id: &UploadId) -> Result<Option<Writer>
     if record.lease_until < store.clock.now() {
         return Ok(None);
     }
-    let hash = STANDARD.decode(&record.hash).map_err(|_| BlobError::UploadDamaged(id.clone()))?;
-    Ok(sink.restore(record.offset, &hash)?.then(|| Writer::new(store, id.clone(), sink)))
+    let decode = |text: &String| STANDARD.decode(text).map_err(|_| BlobError::UploadDamaged(id.clone()));
+    let (hash, long) = (decode(&record.hash)?, record.sha512.as_ref().map(decode).transpose()?);
+    let footing = if record.synced { Footing::Synced } else { Footing::Written };
+    let recorded = Recorded { offset: record.offset, hash, long, footing };
+    Ok(sink.restore(&recorded)?.then(|| Writer::new(store, id.clone(), sink)))
 }
 
 /// Removes the records that ran out, with their files; gives how many. What is being written to stays.

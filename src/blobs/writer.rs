@@ -7,7 +7,7 @@ use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::handle::Inner;
 use super::references::INLINE_BYTES;
-use super::sink::{Leftover, Sink};
+use super::sink::{Footing, Leftover, Sink};
 use super::{BlobError, Stored, uploads};
 use crate::names::{Digest, UploadId};
 
@@ -200,6 +200,45 @@ impl Writer {
         }
     }
 
+    /// Waits until everything that came is with the file; nothing is synced.
+    ///
+    /// Safe to cancel.
+    ///
+    /// # Errors
+    /// As [`Writer::write`].
+    pub async fn flush(&mut self) -> Result<(), BlobError> {
+        let mut sink = self.sink().await?;
+        let pieces = self.pending.take();
+        if pieces.is_empty() {
+            self.lane = Lane::Idle(sink);
+            return Ok(());
+        }
+        self.lane = Lane::Busy(spawn_blocking(move || {
+            sink.absorb(&pieces)?;
+            Ok(sink)
+        }));
+        let sink = self.sink().await?;
+        self.lane = Lane::Idle(sink);
+        Ok(())
+    }
+
+    /// Records how far the upload has come and goes on with it. Nothing of its bytes is synced: after the end of this
+    /// process it goes on from here, after a loss of power only if they turn out to be there.
+    ///
+    /// Safe to cancel.
+    ///
+    /// # Errors
+    /// As [`Writer::write`]; [`BlobError::State`], and the upload stands as its last record says, if there was one.
+    pub async fn checkpoint(&mut self) -> Result<(), BlobError> {
+        self.flush().await?;
+        let mut sink = self.sink().await?;
+        let row = uploads::row(&self.store, &sink, Footing::Written);
+        // Before the record is there, as it may come to be without anybody waiting for it.
+        sink.leave(Leftover::Keep);
+        self.lane = Lane::Idle(sink);
+        uploads::record(&self.store, &self.id, row).await
+    }
+
     /// Keeps the file and the state of the hash in a record, so that a later request or process resumes.
     ///
     /// # Errors
@@ -231,7 +270,8 @@ impl Writer {
                 return Err(error);
             }
         }
-        uploads::record(&self.store, &self.id, &sink).await?;
+        let row = uploads::row(&self.store, &sink, Footing::Synced);
+        uploads::record(&self.store, &self.id, row).await?;
         sink.leave(Leftover::Keep);
         Ok(self.id)
     }

@@ -12,7 +12,7 @@ use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard, watch};
 
 use super::RegistryError;
 use crate::blobs::{Blobs, Writer};
-use crate::names::{Clock, Millis, RepoName, UploadId};
+use crate::names::{Algorithm, Clock, Millis, RepoName, UploadId};
 use crate::state::{Read, Scan, State, StateError, Table, Tx, record};
 
 /// An upload that nobody used for so long is put aside, which frees its open file.
@@ -178,10 +178,14 @@ impl Sessions {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Begins an upload.
-    pub(super) async fn begin(&self, repo: &RepoName) -> Result<UploadId, RegistryError> {
+    /// Begins an upload of a blob that will be named by this algorithm, as far as known.
+    pub(super) async fn begin(
+        &self,
+        repo: &RepoName,
+        algorithm: Algorithm,
+    ) -> Result<UploadId, RegistryError> {
         self.make_room().await?;
-        let writer = self.blobs.begin().await?;
+        let writer = self.blobs.begin_named(algorithm).await?;
         let id = writer.id().clone();
         self.insert(id.clone(), repo.clone(), writer, false);
         Ok(id)
@@ -260,6 +264,29 @@ impl Sessions {
         Ok(())
     }
 
+    /// Records how far an upload has come, which goes on.
+    pub(super) async fn checkpoint(
+        &self,
+        repo: &RepoName,
+        id: &UploadId,
+        held: &mut Held,
+    ) -> Result<(), RegistryError> {
+        held.writer()?.flush().await?;
+        held.slot.recorded = true;
+        let record = self.record_of(repo);
+        let key = id.clone();
+        // Both at once, so that they share a commit.
+        let put = self.state.write(move |tx| tx.put(&UPLOADS, &key, &record));
+        let (kept, put) = tokio::join!(held.writer()?.checkpoint(), put);
+        kept?;
+        Ok(put?)
+    }
+
+    fn record_of(&self, repo: &RepoName) -> UploadRecord {
+        let lease_until = self.clock.now().after(LIFETIME);
+        UploadRecord { repo: repo.clone(), owner: "registry".to_owned(), lease_until }
+    }
+
     /// Takes the writer out for good; the session is gone whatever comes of it.
     pub(super) fn take(&self, id: &UploadId, mut held: Held) -> Result<Taken, RegistryError> {
         self.map().remove(id);
@@ -307,11 +334,7 @@ impl Sessions {
     async fn put_aside(&self, id: &UploadId, repo: RepoName, mut held: OwnedMutexGuard<Slot>) {
         // The lock is held until the record is there, so that who waits for the slot finds the record afterwards.
         let Some(writer) = held.writer.take() else { return };
-        let record = UploadRecord {
-            repo,
-            owner: "registry".to_owned(),
-            lease_until: self.clock.now().after(LIFETIME),
-        };
+        let record = self.record_of(&repo);
         // Both at once, so that they share a commit. One without the other is swept when its lease has passed.
         let key = id.clone();
         let put = self.state.write(move |tx| tx.put(&UPLOADS, &key, &record));

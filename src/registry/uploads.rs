@@ -7,7 +7,7 @@ use super::sessions::{Held, Purpose, forget};
 use super::{Body, Inner, Registry, RegistryError, parse_content_range};
 use crate::access::{Principal, Right};
 use crate::blobs::{BlobError, Writer};
-use crate::names::{Digest, RepoName, UploadId};
+use crate::names::{Algorithm, Digest, RepoName, UploadId};
 use crate::repos;
 use crate::state::{MAX_SCAN_ROWS, StateError};
 
@@ -87,11 +87,15 @@ impl Registry {
         body: Body,
     ) -> Result<Begun, RegistryError> {
         let repo = self.0.repository(who, Right::Push, name)?;
-        if let Some(algorithm) = asked.algorithm
-            && !matches!(algorithm, "sha256" | "sha512")
-        {
-            return Err(RegistryError::UploadInvalid { why: "`digest-algorithm` must be sha256 or sha512" });
-        }
+        let algorithm = match asked.algorithm {
+            None | Some("sha256") => Algorithm::Sha256,
+            Some("sha512") => Algorithm::Sha512,
+            Some(_) => {
+                return Err(RegistryError::UploadInvalid {
+                    why: "`digest-algorithm` must be sha256 or sha512",
+                });
+            }
+        };
         if let Some(mount) = asked.mount {
             let mount = digest(mount)?;
             if self.0.mount(who, &repo, &mount, asked.from).await? {
@@ -99,11 +103,11 @@ impl Registry {
             }
         } else if let Some(expected) = asked.digest {
             let expected = digest(expected)?;
-            let writer = self.0.receive(body).await?;
+            let writer = self.0.receive(body, expected.algorithm()).await?;
             self.0.complete(&repo, writer, &expected, None).await?;
             return Ok(Begun::Created(BlobCreated { repo, digest: expected }));
         }
-        let id = self.0.sessions.begin(&repo).await?;
+        let id = self.0.sessions.begin(&repo, algorithm).await?;
         Ok(Begun::Upload(Upload { repo, id, received: 0 }))
     }
 
@@ -124,13 +128,13 @@ impl Registry {
         if let Err(error) = append(&mut held, chunk.body, length).await {
             return Err(self.0.after_failure(&id, held, error).await);
         }
-        let received = held.writer()?.written();
-        drop(held);
-        if length.is_some() {
-            // Who says where a chunk stands can go on after a crash. The answer does not wait for the record.
-            let (inner, id) = (self.0.clone(), id.clone());
-            tokio::spawn(async move { inner.sessions.suspend(&id).await });
+        // Who says where a chunk stands can go on after a crash, from the end of the last one that was answered.
+        if length.is_some()
+            && let Err(error) = self.0.sessions.checkpoint(&repo, &id, &mut held).await
+        {
+            return Err(self.0.after_failure(&id, held, error).await);
         }
+        let received = held.writer()?.written();
         Ok(Upload { repo, id, received })
     }
 
@@ -203,8 +207,8 @@ impl Inner {
     }
 
     /// A whole body as a writer that belongs to no session.
-    async fn receive(&self, mut body: Body) -> Result<Writer, RegistryError> {
-        let mut writer = self.blobs.begin().await?;
+    async fn receive(&self, mut body: Body, algorithm: Algorithm) -> Result<Writer, RegistryError> {
+        let mut writer = self.blobs.begin_named(algorithm).await?;
         let failed = loop {
             match body.next().await {
                 None => return Ok(writer),

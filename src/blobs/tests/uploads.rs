@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::super::{BlobError, upload_offset};
 use super::{Root, content, eventually};
-use crate::names::{Digest, UploadId};
+use crate::names::{Algorithm, Digest, UploadId};
 
 #[tokio::test]
 async fn a_writer_that_is_given_up_leaves_nothing() {
@@ -42,6 +42,76 @@ async fn a_suspended_upload_is_resumed_after_a_restart() {
         assert_eq!(root.blobs.read_small(&stored.digest, u64::MAX).await.unwrap(), bytes);
         assert!(root.blobs.resume(&id).await.unwrap().is_none(), "its record ended with the link");
         assert_eq!(root.uploads(), [""; 0]);
+    }
+}
+
+/// Not synced, so what a loss of power took is noticed before anybody goes on from it.
+#[tokio::test]
+async fn an_upload_that_is_being_written_goes_on_from_its_last_checkpoint_if_its_bytes_are_there() {
+    let bytes = content(9, 1_000_000);
+    for (spoil, goes_on) in
+        [(None, true), (Some(0_u64), false), (Some(299_990), false), (Some(300_001), true)]
+    {
+        let root = Root::new().await;
+        let mut writer = root.blobs.begin().await.unwrap();
+        let id = writer.id().clone();
+        for end in [100_000, 300_001] {
+            let from = usize::try_from(writer.written()).unwrap();
+            writer.write(bytes.slice(from..end)).await.unwrap();
+            writer.checkpoint().await.unwrap();
+        }
+        writer.write(bytes.slice(300_001..600_000)).await.unwrap();
+        writer.flush().await.unwrap();
+        drop(writer);
+        if let Some(at) = spoil {
+            use std::os::unix::fs::FileExt as _;
+            let path = root.folder.path().join("uploads").join(id.to_string());
+            let file = fs_err::OpenOptions::new().write(true).open(path).unwrap();
+            file.file().write_all_at(&[0; 11], at).unwrap();
+        }
+        let root = root.restart().await;
+        match root.blobs.resume(&id).await.unwrap() {
+            Some(mut writer) => {
+                assert!(goes_on && writer.written() == 300_001, "{spoil:?}");
+                writer.write(bytes.slice(300_001..)).await.unwrap();
+                let stored = writer.finish(Some(&Digest::of(&bytes))).await.unwrap();
+                root.link(&stored).await;
+                assert_eq!(root.blobs.read_small(&stored.digest, u64::MAX).await.unwrap(), bytes);
+                assert_eq!(root.uploads(), [""; 0]);
+            }
+            None => assert!(!goes_on, "{spoil:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_hash_by_sha512_goes_on_with_its_upload_or_is_made_at_the_end() {
+    let bytes = content(8, 1_000_000);
+    let long = Digest::sha512_of(&bytes);
+    for (begun, aside) in [
+        (Algorithm::Sha512, false),
+        (Algorithm::Sha512, true),
+        (Algorithm::Sha256, false),
+        // As a record of before the second hash was kept.
+        (Algorithm::Sha256, true),
+    ] {
+        for (expected, right) in
+            [(&long, true), (&Digest::of(&bytes), true), (&Digest::sha512_of(b""), false)]
+        {
+            let root = Root::new().await;
+            let mut writer = root.blobs.begin_named(begun).await.unwrap();
+            writer.write(bytes.slice(..400_001)).await.unwrap();
+            if aside {
+                let id = writer.suspend().await.unwrap();
+                writer = root.blobs.resume(&id).await.unwrap().unwrap();
+            }
+            writer.write(bytes.slice(400_001..)).await.unwrap();
+            match writer.finish(Some(expected)).await {
+                Ok(stored) => assert!(right && stored.digest == Digest::of(&bytes)),
+                Err(BlobError::DigestMismatch { found, .. }) => assert!(!right && found == long),
+                Err(error) => panic!("{error}"),
+            }
+        }
     }
 }
 
