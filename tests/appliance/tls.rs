@@ -4,7 +4,7 @@ use std::io::Write as _;
 use std::path::Path;
 
 use super::support::{PANTRY, Server, Start, example, fresh_root, show, signal, until};
-use super::wire::{connect, others_are_served, tcp_from, to_the_end};
+use super::wire::{connect, handshake_as, others_are_served, tcp_from, to_the_end};
 
 const SELF_SIGNED: (&str, &str) = ("PANTRY_TLS_MODE", "self_signed");
 
@@ -133,4 +133,44 @@ fn a_pair_that_does_not_belong_together_does_not_start() {
     assert!(refused.contains("[tls_certificate_unusable]") && refused.contains("hint:"), "{refused}");
     let refused = Server::try_start(&folder.path().join("root"), &[("PANTRY_TLS_MODE", "acme")]);
     assert!(refused.map(|_| ()).unwrap_err().contains("[tls_not_configured]"));
+}
+
+#[test]
+fn a_client_certificate_must_be_that_of_a_known_authority_and_gives_no_rights() {
+    let folder = fresh_root();
+    let authority = |name: &str| {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let mut params = rcgen::CertificateParams::new(Vec::<String>::new()).unwrap();
+        params.distinguished_name.push(rcgen::DnType::CommonName, name);
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let pem = params.self_signed(&key).unwrap().pem();
+        (rcgen::Issuer::new(params, key), pem)
+    };
+    let ((known, known_pem), (other, _)) = (authority("known"), authority("other"));
+    let client_of = |issuer: &rcgen::Issuer<'_, rcgen::KeyPair>| {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let mut params = rcgen::CertificateParams::new(vec!["client.example".to_owned()]).unwrap();
+        params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ClientAuth];
+        let certificate = params.signed_by(&key, issuer).unwrap().der().clone();
+        (certificate, rustls_pki_types::PrivateKeyDer::Pkcs8(key.serialize_der().into()))
+    };
+    let ca = folder.path().join("clients.pem");
+    std::fs::write(&ca, known_pem).unwrap();
+    let environment =
+        [SELF_SIGNED, ("PANTRY_TLS_CLIENT_CA", ca.to_str().unwrap()), ("PANTRY_AUTH_MODE", "token")];
+    let server = Start { environment: &environment, ..Start::default() }.on(&folder.path().join("root"));
+    let roots = std::fs::read_to_string(server.root.join("ca.pem")).unwrap();
+    let told = |client| {
+        let stream = tcp_from(&server, "127.0.0.1");
+        let mut wire = handshake_as(client, stream, &roots, "localhost", &[b"http/1.1"]).ok()?;
+        // With TLS 1.3 the client learns only now that its certificate was refused.
+        let _ = wire.write_all(b"GET /v2/ HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+        let _ = wire.flush();
+        String::from_utf8(to_the_end(&mut wire)).unwrap().lines().next().map(str::to_owned)
+    };
+    let unknown = Some("HTTP/1.1 401 Unauthorized".to_owned());
+    assert_eq!(told(None), unknown, "none is demanded");
+    assert_eq!(told(Some(client_of(&known))), unknown, "one that is shown gives no rights");
+    assert_eq!(told(Some(client_of(&other))), None, "nobody is served who shows another one");
+    server.stop();
 }

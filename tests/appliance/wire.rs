@@ -11,7 +11,7 @@ use rustls::{
     ClientConfig, ClientConnection, DigitallySignedStruct, RootCertStore, SignatureScheme, StreamOwned,
 };
 use rustls_pki_types::pem::PemObject as _;
-use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 
 use super::support::{PATIENCE, Server};
 
@@ -91,6 +91,17 @@ pub fn tls(server: &Server, stream: TcpStream, protocol: &[u8]) -> StreamOwned<C
 
 /// TLS with a server that these roots vouch for under that name; it need not agree on a protocol.
 pub fn handshake(
+    stream: TcpStream,
+    roots_pem: &str,
+    name: &str,
+    protocols: &[&[u8]],
+) -> io::Result<StreamOwned<ClientConnection, TcpStream>> {
+    handshake_as(None, stream, roots_pem, name, protocols)
+}
+
+/// As [`handshake`], showing a certificate.
+pub fn handshake_as(
+    client_is: Option<(CertificateDer<'static>, PrivateKeyDer<'static>)>,
     mut stream: TcpStream,
     roots_pem: &str,
     name: &str,
@@ -98,7 +109,11 @@ pub fn handshake(
 ) -> io::Result<StreamOwned<ClientConnection, TcpStream>> {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_slice(roots_pem.as_bytes()).unwrap()).unwrap();
-    let mut config = client().with_root_certificates(roots).with_no_client_auth();
+    let builder = client().with_root_certificates(roots);
+    let mut config = match client_is {
+        Some((certificate, key)) => builder.with_client_auth_cert(vec![certificate], key).unwrap(),
+        None => builder.with_no_client_auth(),
+    };
     config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
     let name = ServerName::try_from(name.to_owned()).unwrap();
     let mut connection = ClientConnection::new(Arc::new(config), name).unwrap();
