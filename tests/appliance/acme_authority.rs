@@ -105,7 +105,7 @@ impl Authority {
             asked: AtomicUsize::new(0),
             books: Mutex::new(books),
         });
-        let (_stop, stopped) = tokio::sync::oneshot::channel();
+        let (stop, stopped) = tokio::sync::oneshot::channel();
         let serving = shared.clone();
         std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -116,7 +116,7 @@ impl Authority {
                 }
             });
         });
-        Self { shared, _stop }
+        Self { shared, _stop: stop }
     }
 
     fn books(&self) -> MutexGuard<'_, Books> {

@@ -130,7 +130,6 @@ async fn order(account: &Account, asked: &AcmeConfig, challenges: &Challenges) -
         let step = |source| AcmeError::Step { doing: "answer a challenge", source };
         challenge.set_ready().await.map_err(step)?;
     }
-    drop(authorizations);
     let ready = order.poll_ready(&POLLS).await;
     if !matches!(ready, Ok(OrderStatus::Ready)) {
         return Err(match (unconfirmed(&mut order).await, ready) {
