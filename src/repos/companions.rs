@@ -3,6 +3,7 @@
 //!
 //! They live and go with their image: deleting it takes them along, and retention asks here before it removes one.
 
+use super::retention::is_bound;
 use super::settings::settings;
 use super::tables::{TAGS, TAGS_OF};
 use super::tags::{delete_tag, target};
@@ -44,8 +45,8 @@ pub fn companion_tags(view: &impl Read, repo: &RepoName, digest: &Digest) -> Res
     Ok(found)
 }
 
-/// Removes the companion tags of a manifest that has gone, and gives the manifests that no tag names any more.
-/// Immutable ones stay.
+/// Removes the companion tags of a manifest that has gone, and gives the manifests that nothing keeps any more: no tag,
+/// no index, nothing that they are about. Immutable tags stay.
 pub(super) fn orphan(
     tx: &mut Tx<'_>,
     now: Millis,
@@ -61,7 +62,8 @@ pub(super) fn orphan(
     for tag in tags.iter().filter(|tag| !settings.is_immutable(tag)) {
         let Some(manifest) = target(tx, repo, tag)? else { continue };
         delete_tag(tx, now, repo, tag)?;
-        if tx.scan(&TAGS_OF, &Scan::prefix(&(repo.clone(), manifest.clone())), 1)?.is_empty() {
+        let untagged = tx.scan(&TAGS_OF, &Scan::prefix(&(repo.clone(), manifest.clone())), 1)?.is_empty();
+        if untagged && !is_bound(tx, repo, &manifest)? {
             orphans.push(manifest);
         }
     }

@@ -107,6 +107,32 @@ async fn companions_go_with_their_image_and_others_stay() {
     assert!(world.has(Reference::Digest(shared)).await);
 }
 
+/// A companion that is more than that outlives its image: an index lists it, or what it is about is there.
+#[tokio::test]
+async fn a_companion_that_something_else_needs_stays_when_its_image_goes() {
+    let world = World::new().await;
+    let config = world.add(b"{}").await;
+    let base = image(&config, "base");
+    let base_digest = world.put(&base, &["base"]).await.unwrap();
+    let subject = world.put(&image(&config, "image"), &["v1"]).await.unwrap();
+    let companion = |suffix: &str| format!("sha256-{}{suffix}", subject.hex());
+    let child = image(&config, "child");
+    let listed = world.put(&child, &[&companion(".sig")]).await.unwrap();
+    let mut referrer = image(&config, "about the base");
+    referrer["subject"] =
+        serde_json::json!({"mediaType": IMAGE, "digest": base_digest, "size": base.to_string().len()});
+    let about = world.put(&referrer, &[&companion(".att")]).await.unwrap();
+    let alone = world.put(&image(&config, "alone"), &[&companion(".sbom")]).await.unwrap();
+    let entry = serde_json::json!({"mediaType": IMAGE, "digest": listed, "size": child.to_string().len()});
+    let index = serde_json::json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": [entry]});
+    world.put(&index, &["kept"]).await.unwrap();
+    assert!(world.state.write(move |tx| delete_manifest(tx, NOW, &repo(), &subject)).await.unwrap());
+    let left = world.state.read(|view| tags(view, &repo(), None, 100)).await.unwrap().unwrap();
+    assert_eq!(left, [tag("base"), tag("kept")]);
+    assert!(world.has(Reference::Digest(listed)).await && world.has(Reference::Digest(about)).await);
+    assert!(!world.has(Reference::Digest(alone)).await);
+}
+
 #[tokio::test]
 async fn an_immutable_companion_stays() {
     let world = World::new().await;
