@@ -2,7 +2,7 @@
 
 use super::tables::{CATALOGUE, CatalogueRecord, TOTALS, TotalsRecord};
 use crate::names::RepoName;
-use crate::state::{Read, Scan, StateError, Tx};
+use crate::state::{MAX_SCAN_ROWS, Read, Scan, StateError, Tx};
 
 /// No repository name or tag has more characters.
 const CURSOR_CHARACTERS: usize = 256;
@@ -161,6 +161,41 @@ pub(super) fn exists(view: &impl Read, repo: &RepoName) -> Result<bool, StateErr
 /// What the images of a repository hold together.
 pub(super) fn totals(view: &impl Read, root: &str) -> Result<TotalsRecord, StateError> {
     Ok(view.get(&TOTALS, &root.to_owned())?.unwrap_or_default())
+}
+
+/// The same, added up image by image; `None` when these are more than `cap`.
+pub(super) fn added_up(view: &impl Read, root: &str, cap: usize) -> Result<Option<TotalsRecord>, StateError> {
+    let mut sum = TotalsRecord::default();
+    let mut add = |record: CatalogueRecord| {
+        sum.images += 1;
+        sum.manifests += record.manifests;
+        sum.tags += record.tags;
+        sum.blobs += record.blobs;
+        sum.bytes = sum.bytes.saturating_add(record.bytes);
+    };
+    if let Ok(bare) = RepoName::parse(root)
+        && let Some(record) = view.get(&CATALOGUE, &bare)?
+    {
+        add(record);
+    }
+    let (mut from, mut left) = (format!("{root}/"), cap);
+    loop {
+        let page = view.scan(&CATALOGUE, &Scan::all().after(&from), MAX_SCAN_ROWS)?;
+        for (name, record) in &page {
+            if name.root() != root {
+                return Ok(Some(sum));
+            }
+            if left == 0 {
+                return Ok(None);
+            }
+            left -= 1;
+            add(*record);
+        }
+        match page.last() {
+            Some((last, _)) => from = last.to_string(),
+            None => return Ok(Some(sum)),
+        }
+    }
 }
 
 /// Counts what came and went, for the image and for its repository; the image's row goes with the last of it.

@@ -2,23 +2,24 @@
 
 use super::catalogue;
 use super::tables::{
-    BLOBS, CATALOGUE, CatalogueRecord, HOLDERS, KEEPS, MANIFESTS, TAGS, TAGS_OF, WANTED, WANTS,
+    BLOBS, CATALOGUE, CatalogueRecord, HOLDERS, KEEPS, MANIFESTS, REPOSITORIES, TAGS, TAGS_OF, TOTALS,
+    WANTED, WANTS,
 };
-use super::{holdings, manifests, wanted};
+use super::{holdings, manifests, recount, wanted};
 use crate::blobs::{self, Flaw, Mended, Owner, Stored};
 use crate::names::{Digest, RepoName, Tag};
-use crate::state::{Key, MAX_SCAN_ROWS, Read, Scan, StateError, Table, Tx, Value};
+use crate::state::{MAX_SCAN_ROWS, Read, Scan, StateError, Tx};
 
 /// Rows of one transaction: each of them asks some more.
 const PAGE: usize = 100;
-/// A repository with more rows is not counted: it would keep every writer waiting.
-const COUNTED: usize = 50_000;
+/// An image with more rows is not counted: it would keep every writer waiting.
+const COUNTED: usize = 20_000;
 /// Tags of an affected manifest that are told.
 const TAGS_TOLD: usize = 20;
 
 /// The phases of a run, in order.
-const PHASES: [&str; 8] =
-    ["manifests", "wants", "wanted", "blobs", "holders", "tags", "tags-of", "catalogue"];
+const PHASES: [&str; 10] =
+    ["manifests", "keeps", "wants", "wanted", "blobs", "holders", "tags", "tags-of", "catalogue", "totals"];
 
 /// A manifest that needs a damaged blob.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -104,6 +105,7 @@ pub fn mend(tx: &mut Tx<'_>, after: Option<&str>, act: bool) -> Result<Mended, S
     let (phase, at) = after.unwrap_or(PHASES[0]).split_once(' ').unwrap_or((after.unwrap_or(PHASES[0]), ""));
     let mut flaws = Vec::new();
     let (seen, next) = match phase {
+        "keeps" => mend_keeps(tx, at, act, &mut flaws)?,
         "wants" => mend_wants(tx, at, act, &mut flaws)?,
         "wanted" => mend_wanted(tx, at, act, &mut flaws)?,
         "blobs" => mend_blobs(tx, at, act, &mut flaws)?,
@@ -111,6 +113,7 @@ pub fn mend(tx: &mut Tx<'_>, after: Option<&str>, act: bool) -> Result<Mended, S
         "tags" => mend_tags(tx, at, act, &mut flaws)?,
         "tags-of" => mend_tags_of(tx, at, act, &mut flaws)?,
         "catalogue" => mend_catalogue(tx, at, act, &mut flaws)?,
+        "totals" => mend_totals(tx, at, act, &mut flaws)?,
         _ => mend_manifests(tx, at, act, &mut flaws)?,
     };
     let next = match next {
@@ -163,18 +166,60 @@ fn mend_manifests(tx: &mut Tx<'_>, at: &str, act: bool, flaws: &mut Vec<Flaw>) -
     for ((repo, name), record) in &page {
         let (owner, key) = (manifests::owner(repo, name), format!("{repo}@{name}"));
         refer(tx, &record.stored, "manifest", &owner, &key, (record.size, act), flaws)?;
-        let kept = tx.scan(&KEEPS, &Scan::prefix(&(repo.clone(), name.clone())), MAX_SCAN_ROWS)?;
-        for ((_, _, digest), ()) in kept {
-            refer(tx, &digest, "manifest", &owner, &key, (0, act), flaws)?;
-        }
+    }
+    for image in images(&page, at) {
+        mend_listing(tx, image, act, flaws)?;
     }
     Ok(stepped(&page, |(repo, name)| format!("{repo} {name}")))
+}
+
+/// The images of a page, without that of the page before.
+fn images<'a, K, V>(page: &'a [((RepoName, K), V)], at: &str) -> Vec<&'a RepoName> {
+    let mut images: Vec<&RepoName> = page.iter().map(|((image, _), _)| image).collect();
+    images.dedup();
+    let before = at.split_once(' ').map(|(image, _)| image);
+    images.retain(|image| Some(image.as_str()) != before);
+    images
+}
+
+/// An image that holds something is in the catalogue.
+fn mend_listing(
+    tx: &mut Tx<'_>,
+    image: &RepoName,
+    act: bool,
+    flaws: &mut Vec<Flaw>,
+) -> Result<(), StateError> {
+    if catalogue::exists(tx, image)? {
+        return Ok(());
+    }
+    flaws.push(Flaw::new("image_not_listed", image, "it is counted and listed"));
+    if act {
+        // One that is too large to be counted is listed all the same.
+        let least = CatalogueRecord { manifests: 1, ..CatalogueRecord::default() };
+        let counted = recount::counted(tx, image, COUNTED)?.unwrap_or(least);
+        catalogue::count(tx, image, |held| *held = counted)?;
+    }
+    Ok(())
 }
 
 fn triple(at: &str) -> Option<(RepoName, Digest, Digest)> {
     let (pair_at, last) = at.rsplit_once(' ')?;
     let (repo, first) = pair(pair_at)?;
     Some((repo, first, Digest::parse(last).ok()?))
+}
+
+/// What manifests keep, however much one of them keeps.
+fn mend_keeps(tx: &mut Tx<'_>, at: &str, act: bool, flaws: &mut Vec<Flaw>) -> Stepped {
+    let scan = triple(at).map_or_else(Scan::all, |key| Scan::all().after(&key));
+    let page = tx.scan(&KEEPS, &scan, PAGE)?;
+    for ((repo, name, digest), ()) in &page {
+        // Those of a manifest that is gone keep nothing.
+        if tx.get(&MANIFESTS, &(repo.clone(), name.clone()))?.is_some() {
+            let (owner, key) = (manifests::owner(repo, name), format!("{repo}@{name}"));
+            refer(tx, digest, "manifest", &owner, &key, (0, act), flaws)?;
+        }
+    }
+    Ok(stepped(&page, |(repo, name, digest)| format!("{repo} {name} {digest}")))
 }
 
 /// What manifests lack, manifest by manifest.
@@ -232,6 +277,12 @@ fn mend_blobs(tx: &mut Tx<'_>, at: &str, act: bool, flaws: &mut Vec<Flaw>) -> St
             if act {
                 tx.put(&HOLDERS, &holder, &())?;
             }
+        }
+    }
+    for image in images(&page, at) {
+        // One that holds manifests was looked at with these.
+        if tx.scan(&MANIFESTS, &Scan::prefix(image), 1)?.is_empty() {
+            mend_listing(tx, image, act, flaws)?;
         }
     }
     Ok(stepped(&page, |(repo, name)| format!("{repo} {name}")))
@@ -299,7 +350,7 @@ fn mend_tags_of(tx: &mut Tx<'_>, at: &str, act: bool, flaws: &mut Vec<Flaw>) -> 
     Ok(stepped(&page, |(repo, digest, tag)| format!("{repo} {digest} {tag}")))
 }
 
-/// One repository a call: its rows are counted in one transaction.
+/// One image a call: its rows are counted in one transaction.
 fn mend_catalogue(tx: &mut Tx<'_>, at: &str, act: bool, flaws: &mut Vec<Flaw>) -> Stepped {
     let from = RepoName::parse(at).ok();
     let scan = from.map_or_else(Scan::all, |repo| Scan::all().after(&repo));
@@ -307,32 +358,27 @@ fn mend_catalogue(tx: &mut Tx<'_>, at: &str, act: bool, flaws: &mut Vec<Flaw>) -
         return Ok((0, None));
     };
     let next = Some(repo.to_string());
-    let counted = (rows(tx, &MANIFESTS, &repo)?, rows(tx, &BLOBS, &repo)?, rows(tx, &TAGS, &repo)?);
-    let (Some(manifests), Some(blobs), Some(tags)) = counted else { return Ok((1, next)) };
-    if (record.manifests, record.blobs, record.tags) != (manifests, blobs, tags) {
+    let Some(counted) = recount::counted(tx, &repo, COUNTED)? else { return Ok((1, next)) };
+    if record != counted {
         flaws.push(Flaw::new("count_wrong", &repo, "it is counted anew"));
         if act {
-            catalogue::count(tx, &repo, |held| {
-                *held = CatalogueRecord { manifests, blobs, tags, ..*held };
-            })?;
+            catalogue::count(tx, &repo, |held| *held = counted)?;
         }
     }
     Ok((1, next))
 }
 
-/// How many rows a repository has in the table; `None` when there are too many to be counted at once.
-fn rows<K: Key, V: Value>(
-    tx: &Tx<'_>,
-    table: &Table<(RepoName, K), V>,
-    repo: &RepoName,
-) -> Result<Option<u64>, StateError> {
-    let (mut scan, mut count) = (Scan::prefix(repo), 0);
-    loop {
-        let page = tx.scan(table, &scan, MAX_SCAN_ROWS)?;
-        count += page.len();
-        match page.last() {
-            Some((last, _)) if page.len() == MAX_SCAN_ROWS && count <= COUNTED => scan = scan.after(last),
-            _ => return Ok((count <= COUNTED).then_some(count as u64)),
+/// One repository a call: what its images hold is added up in one transaction.
+fn mend_totals(tx: &mut Tx<'_>, at: &str, act: bool, flaws: &mut Vec<Flaw>) -> Stepped {
+    let scan = if at.is_empty() { Scan::all() } else { Scan::all().after(&at.to_owned()) };
+    let Some((root, _)) = tx.scan(&REPOSITORIES, &scan, 1)?.into_iter().next() else { return Ok((0, None)) };
+    let (record, next) = (catalogue::totals(tx, &root)?, Some(root.clone()));
+    let Some(counted) = catalogue::added_up(tx, &root, COUNTED)? else { return Ok((1, next)) };
+    if record != counted {
+        flaws.push(Flaw::new("total_wrong", &root, "it is added up anew"));
+        if act {
+            tx.put(&TOTALS, &root, &counted)?;
         }
     }
+    Ok((1, next))
 }

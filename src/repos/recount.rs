@@ -1,10 +1,10 @@
-//! Counting anew, for a file of before there were counters.
+//! Counting anew: a file of before there were counters, and what repair looks at.
 
 use std::collections::BTreeMap;
 
 use super::tables::{BLOBS, CATALOGUE, CatalogueRecord, MANIFESTS, TAGS, TOTALS, TotalsRecord};
 use crate::names::RepoName;
-use crate::state::{MAX_SCAN_ROWS, Read as _, Scan, State, StateError, View};
+use crate::state::{Key, MAX_SCAN_ROWS, Read, Scan, State, StateError, Table, Value};
 
 /// Counts what every image holds, and what those of a repository hold together, a bounded read at a time. Nobody may
 /// write meanwhile.
@@ -17,7 +17,8 @@ pub(super) async fn recount(state: &State) -> Result<(), StateError> {
         let full = rows.len() == MAX_SCAN_ROWS;
         after = rows.last().map(|(name, _)| name.clone());
         for (image, before) in rows {
-            let record = count(state, &image).await?;
+            let asked = image.clone();
+            let record = state.read(move |view| counted(view, &asked, usize::MAX)).await?.unwrap_or(before);
             let total = totals.entry(image.root().to_owned()).or_default();
             total.images += 1;
             total.manifests += record.manifests;
@@ -42,42 +43,41 @@ pub(super) async fn recount(state: &State) -> Result<(), StateError> {
         .await
 }
 
-async fn count(state: &State, image: &RepoName) -> Result<CatalogueRecord, StateError> {
-    let mut record = CatalogueRecord::default();
-    let mut scan = Scan::prefix(image);
+/// Counts what an image holds; `None` when these are more than `cap` rows.
+pub(super) fn counted(
+    view: &impl Read,
+    image: &RepoName,
+    cap: usize,
+) -> Result<Option<CatalogueRecord>, StateError> {
+    let (mut left, mut bytes) = (cap, 0_u64);
+    let blobs = rows(view, &BLOBS, image, &mut left, |blob| bytes = bytes.saturating_add(blob.size))?;
+    let manifests =
+        rows(view, &MANIFESTS, image, &mut left, |manifest| bytes = bytes.saturating_add(manifest.size))?;
+    let tags = rows(view, &TAGS, image, &mut left, |_| ())?;
+    let (Some(blobs), Some(manifests), Some(tags)) = (blobs, manifests, tags) else { return Ok(None) };
+    Ok(Some(CatalogueRecord { manifests, blobs, tags, bytes }))
+}
+
+/// How many rows an image has in the table, as far as `left` goes.
+fn rows<K: Key, V: Value>(
+    view: &impl Read,
+    table: &Table<(RepoName, K), V>,
+    image: &RepoName,
+    left: &mut usize,
+    mut see: impl FnMut(&V),
+) -> Result<Option<u64>, StateError> {
+    let (mut scan, mut count) = (Scan::prefix(image), 0);
     loop {
-        let page = scan.clone();
-        let rows = state.read(move |view: &View<'_>| view.scan(&BLOBS, &page, MAX_SCAN_ROWS)).await?;
-        record.blobs += rows.len() as u64;
-        record.bytes = rows.iter().fold(record.bytes, |bytes, (_, blob)| bytes.saturating_add(blob.size));
-        match rows.last() {
-            Some((last, _)) => scan = scan.after(last),
-            None => break,
+        let page = view.scan(table, &scan, MAX_SCAN_ROWS)?;
+        let Some((last, _)) = page.last() else { return Ok(Some(count)) };
+        if page.len() > *left {
+            return Ok(None);
         }
+        *left -= page.len();
+        scan = scan.after(last);
+        count += page.len() as u64;
+        page.iter().for_each(|(_, row)| see(row));
     }
-    let mut scan = Scan::prefix(image);
-    loop {
-        let page = scan.clone();
-        let rows = state.read(move |view: &View<'_>| view.scan(&MANIFESTS, &page, MAX_SCAN_ROWS)).await?;
-        record.manifests += rows.len() as u64;
-        record.bytes =
-            rows.iter().fold(record.bytes, |bytes, (_, manifest)| bytes.saturating_add(manifest.size));
-        match rows.last() {
-            Some((last, _)) => scan = scan.after(last),
-            None => break,
-        }
-    }
-    let mut scan = Scan::prefix(image);
-    loop {
-        let page = scan.clone();
-        let rows = state.read(move |view: &View<'_>| view.scan(&TAGS, &page, MAX_SCAN_ROWS)).await?;
-        record.tags += rows.len() as u64;
-        match rows.last() {
-            Some((last, _)) => scan = scan.after(last),
-            None => break,
-        }
-    }
-    Ok(record)
 }
 
 #[cfg(test)]

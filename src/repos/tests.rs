@@ -1,6 +1,7 @@
 //! Repositories over real records.
 #![allow(clippy::unwrap_used)]
 
+mod mending;
 mod wanted;
 
 use std::time::Instant;
