@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard, watch};
 
 use super::RegistryError;
-use crate::blobs::{Blobs, Writer};
+use crate::blobs::{BlobError, Blobs, Writer};
 use crate::names::{Algorithm, Clock, Millis, RepoName, UploadId};
 use crate::state::{Read, Scan, State, StateError, Table, Tx, record};
 
@@ -402,17 +402,34 @@ impl Sessions {
     async fn sweep(&self, now: Millis) -> Result<(), RegistryError> {
         self.blobs.sweep_uploads().await?;
         let rows = self.state.read(|view| view.scan(&UPLOADS, &Scan::all(), 200)).await?;
-        for (id, record) in rows {
-            if record.lease_until > now || self.map().contains_key(&id) {
-                continue;
-            }
-            let _one_at_a_time = self.resuming.lock().await;
-            if let Some(writer) = self.blobs.resume(&id).await? {
-                writer.discard().await?;
-            }
-            self.state.write(move |tx| forget(tx, &id)).await?;
+        for (id, _) in rows.into_iter().filter(|(_, record)| record.lease_until <= now) {
+            self.abandon(id, now).await?;
         }
         Ok(())
+    }
+
+    /// Removes an upload whose lease has passed, unless a client went on with it since that was read.
+    async fn abandon(&self, id: UploadId, now: Millis) -> Result<(), RegistryError> {
+        let _one_at_a_time = self.resuming.lock().await;
+        // First the sessions, then the record: who puts one aside writes the record before the session goes.
+        if self.map().contains_key(&id) {
+            return Ok(());
+        }
+        let key = id.clone();
+        let record = self.state.read(move |view| view.get(&UPLOADS, &key)).await?;
+        if record.is_none_or(|record| record.lease_until > now) {
+            return Ok(());
+        }
+        match self.blobs.resume(&id).await {
+            Ok(Some(writer)) => writer.discard().await?,
+            Ok(None) => {}
+            // Nobody can go on with it; its file is swept with its own record.
+            Err(BlobError::UploadDamaged(_)) => {
+                tracing::warn!(upload.id = %id, "the record of an abandoned upload is damaged");
+            }
+            Err(error) => return Err(error.into()),
+        }
+        Ok(self.state.write(move |tx| forget(tx, &id)).await?)
     }
 }
 
@@ -425,4 +442,43 @@ pub(super) struct Taken {
 /// Removes the record of an upload.
 pub(super) fn forget(tx: &mut Tx<'_>, id: &UploadId) -> Result<(), StateError> {
     tx.delete(&UPLOADS, id)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::names::{Faults, ManualClock, SystemRandom};
+
+    #[tokio::test]
+    async fn an_upload_that_a_client_went_on_with_while_the_sweep_looked_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = State::open(&folder.path().join("state.redb"), Faults::none()).unwrap();
+        let (clock, random) = (Arc::new(ManualClock::at(Millis(1_000))), Arc::new(SystemRandom));
+        let opened = Blobs::open(folder.path(), state.clone(), clock.clone(), random, Faults::none()).await;
+        let sessions = Sessions::new(state, opened.unwrap(), clock.clone());
+        let repo = RepoName::parse("local/app").unwrap();
+        let mut ids = Vec::new();
+        for _ in 0..2 {
+            let id = sessions.begin(&repo).await.unwrap();
+            let mut held = sessions.hold(&repo, &id, Purpose::Write).await.unwrap();
+            held.write(Bytes::from_static(b"half")).await.unwrap();
+            drop(held);
+            sessions.suspend(&id).await;
+            ids.push(id);
+        }
+        clock.advance(LIFETIME - Duration::from_secs(1));
+        // The sweep reads both rows a little later, when the client is back on the first one and leaves again.
+        let mut held = sessions.hold(&repo, &ids[0], Purpose::Write).await.unwrap();
+        held.write(Bytes::from_static(b" and half")).await.unwrap();
+        drop(held);
+        sessions.suspend(&ids[0]).await;
+        clock.advance(Duration::from_secs(2));
+        for id in &ids {
+            sessions.abandon(id.clone(), clock.now()).await.unwrap();
+        }
+        assert_eq!(sessions.received(&repo, &ids[0]).await.unwrap(), 13);
+        let gone = sessions.received(&repo, &ids[1]).await;
+        assert!(matches!(gone, Err(RegistryError::UploadUnknown)), "{gone:?}");
+    }
 }
