@@ -432,7 +432,9 @@ impl From<StateError> for ApiError {
             // The state opens its file again by itself: whoever asks again soon may be served.
             "state_failed" => {
                 let detail = "the state cannot be written at this moment";
-                Self::new(StatusCode::SERVICE_UNAVAILABLE, "state_failed", detail).maybe_hint(error.hint())
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "state_failed", detail)
+                    .maybe_hint(error.hint())
+                    .with_header(header::RETRY_AFTER, "2")
             }
             _ => return inside,
         };
