@@ -118,7 +118,7 @@ async fn children_referrers_and_signatures_live_and_go_with_their_image() {
         "{reasons:?}"
     );
     let summary = world.registry.retention_of("local").await.unwrap();
-    assert!(summary.manifests >= 3, "{summary:?}");
+    assert_eq!((summary.tags, summary.manifests), (2, 4), "{summary:?}");
     for digest in &trees[0] {
         assert!(!is_there(&world, "local/app", digest).await, "{digest} of the old image");
     }
@@ -245,4 +245,27 @@ async fn a_survey_that_is_no_longer_true_removes_nothing() {
     assert_eq!(removed, repos::Removed::default());
     let Removal::Done(removed) = remove(lately, newest, page, None).await else { panic!() };
     assert_eq!(removed.tags, ["local/app:a", "local/app:b"]);
+}
+
+/// What the settings say may not move is not removed with its image either, and what goes with it is told.
+#[tokio::test]
+async fn an_immutable_signature_outlives_its_image_and_what_goes_with_it_is_counted() {
+    let world = world(r#"{"immutable_tags":["*.sig"],"retention":{"keep_last":1}}"#).await;
+    let old = world.push_image("local/app", "v1", b"old").await;
+    let name = |ending: &str| format!("{}{ending}", old.to_string().replace(':', "-"));
+    let mut companions = Vec::new();
+    for ending in [".sig", ".att"] {
+        companions.push(world.push_image("local/app", &name(ending), ending.as_bytes()).await);
+    }
+    world.clock.advance(DAY);
+    world.push_image("local/app", "v2", b"new").await;
+    let summary = world.registry.retention_of("local").await.unwrap();
+    assert_eq!((summary.tags, summary.manifests), (2, 2), "v1 and its attestation");
+    assert_eq!(tags(&world, "local/app").await, [name(".sig"), "v2".to_owned()]);
+    assert!(
+        !is_there(&world, "local/app", &old).await && !is_there(&world, "local/app", &companions[1]).await
+    );
+    assert!(is_there(&world, "local/app", &companions[0]).await);
+    let again = world.registry.retention_of("local").await.unwrap();
+    assert_eq!((again.tags, again.manifests), (0, 0));
 }
