@@ -102,7 +102,7 @@ pub fn ranges(input: &[u8]) {
     for size in [whole, whole % 1_000, 1, 0] {
         match parse_byte_range(header, size) {
             ByteRange::Part(part) => {
-                assert!(part.start < part.end && part.end <= size, "{header:?} of {size}")
+                assert!(part.start < part.end && part.end <= size, "{header:?} of {size}");
             }
             ByteRange::Parts(parts) => {
                 assert!(
@@ -218,7 +218,7 @@ pub fn token_requests(input: &[u8]) {
 }
 
 fn escape(text: &str) -> String {
-    text.bytes().map(|byte| format!("%{byte:02X}")).collect()
+    text.bytes().fold(String::new(), |written, byte| written + &format!("%{byte:02X}"))
 }
 
 /// `Authorization`, and tokens of the token service: taken only when we signed exactly this, whatever it says.
@@ -264,7 +264,7 @@ pub fn conditions(input: &[u8]) {
         return;
     }
     let tag = format!("\"{here}\"");
-    let members: Vec<&str> = list.split(',').map(|member| member.trim()).collect();
+    let members: Vec<&str> = list.split(',').map(str::trim).collect();
     assert_eq!(matches, members.iter().any(|member| *member == "*" || *member == tag), "{list:?}");
     // The weak comparison finds whatever the strong one finds.
     assert!(!matches || !differs, "{list:?}");

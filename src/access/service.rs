@@ -230,14 +230,13 @@ impl Access {
 /// With a key of its own, signs what may be claims, and reads tokens at second 1,000: for tests.
 #[cfg(any(test, feature = "fault-points"))]
 #[doc(hidden)]
-#[must_use]
-pub fn sign_and_read(signed: &str, audience: &str) -> (String, impl Fn(&str) -> Option<String>) {
+pub fn sign_and_read(text: &str, audience: &str) -> (String, impl Fn(&str) -> Option<String>) {
     const KEY: &[u8] = &[7; 32];
     let signature =
-        jsonwebtoken::crypto::sign(signed.as_bytes(), &EncodingKey::from_secret(KEY), Algorithm::HS256);
-    let signer = Signer::new(KEY, Duration::from_mins(5));
+        jsonwebtoken::crypto::sign(text.as_bytes(), &EncodingKey::from_secret(KEY), Algorithm::HS256);
+    let own = Signer::new(KEY, Duration::from_mins(5));
     let audience = audience.to_owned();
-    let read = move |token: &str| signer.read(token, &audience, Millis(1_000_000)).map(|claims| claims.sub);
+    let read = move |token: &str| own.read(token, &audience, Millis(1_000_000)).map(|claims| claims.sub);
     (signature.unwrap_or_default(), read)
 }
 

@@ -51,11 +51,11 @@ pub struct Registry {
 fn start(
     folder: &tempfile::TempDir,
     mode: Mode,
-    more: &[(&str, &str)],
+    settings: &[(&str, &str)],
 ) -> (Server, reqwest::blocking::Client) {
     let accounts = if mode.login == Login::None { "none" } else { "token" };
     let tls = if mode.tls.is_some() { "self_signed" } else { "off" };
-    let environment = [&[("PANTRY_AUTH_MODE", accounts), ("PANTRY_TLS_MODE", tls)], more].concat();
+    let environment = [&[("PANTRY_AUTH_MODE", accounts), ("PANTRY_TLS_MODE", tls)], settings].concat();
     let server = Server::start_on(&folder.path().join("root"), &environment);
     let mut client = reqwest::blocking::Client::builder().no_proxy().timeout(PATIENCE);
     if let Some(version) = mode.tls {
