@@ -4,7 +4,7 @@ use super::naming::digest;
 use super::{Registry, RegistryError};
 use crate::access::{Principal, Right};
 use crate::audit;
-use crate::blobs::Reader;
+use crate::blobs::{BlobError, Reader};
 use crate::names::{Digest, RepoName};
 use crate::repos;
 use crate::state::StateError;
@@ -63,13 +63,44 @@ impl Registry {
     /// Opens the bytes of a blob that was found.
     ///
     /// # Errors
-    /// [`RegistryError::BlobUnknown`] when they are gone.
+    /// [`RegistryError::BlobUnknown`] when they are gone, or others than they should be: from then on the blob counts
+    /// as not there, so that a push heals it.
     pub async fn open(&self, found: &BlobFound) -> Result<Reader, RegistryError> {
-        if let Some(reader) = self.0.blobs.open_blob(&found.stored).await? {
-            return Ok(reader);
+        let unknown =
+            || RegistryError::BlobUnknown { repo: found.repo.clone(), digest: found.digest.clone() };
+        match self.0.blobs.open_blob(&found.stored).await {
+            Ok(Some(reader)) => Ok(reader),
+            Ok(None) => {
+                tracing::error!(
+                    repository = %found.repo, digest = %found.digest, "a blob that is recorded has no bytes"
+                );
+                Err(unknown())
+            }
+            Err(error) => {
+                Err(if self.sets_aside(&found.stored, &error).await { unknown() } else { error.into() })
+            }
         }
-        tracing::error!(repository = %found.repo, digest = %found.digest, "a blob that is recorded has no bytes");
-        Err(RegistryError::BlobUnknown { repo: found.repo.clone(), digest: found.digest.clone() })
+    }
+
+    /// Acts on damage where it is first seen: without that, whoever asks would be told for ever that the blob is here,
+    /// and never push it again. `false` for a failure that says nothing about the bytes, such as one of the disk, and
+    /// where a second look finds them intact.
+    pub(super) async fn sets_aside(&self, stored: &Digest, error: &BlobError) -> bool {
+        if !matches!(error, BlobError::Missing(_) | BlobError::Damaged(_)) {
+            return false;
+        }
+        let (blobs, digest) = (self.0.blobs.clone(), stored.clone());
+        // It goes on also when the client stops waiting.
+        let looked = tokio::spawn(async move { blobs.quarantine(&digest).await });
+        match looked.await {
+            Ok(Ok(damage)) => damage.is_some(),
+            // Somebody is storing the same bytes at this moment, which heals them; or the disk fails.
+            Ok(Err(error)) => {
+                tracing::warn!(digest = %stored, %error, "a blob that seems damaged could not be looked at again");
+                false
+            }
+            Err(_) => false,
+        }
     }
 
     /// Unlinks a blob from a repository.
