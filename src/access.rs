@@ -30,7 +30,7 @@ mod throttle;
 mod token;
 mod view;
 
-pub use change::{MadeToken, NewToken, NewUser, UserChange};
+pub use change::{MadeToken, NewToken, NewUser, UserChange, grants_below, revoke_below};
 pub use error::AccessError;
 pub use login::{LoginCounts, Refused, Shown};
 pub use name::{AccountName, Subject};

@@ -452,6 +452,16 @@ impl Access {
         .await
     }
 
+    /// Shows what another part wrote in its own transaction ([`revoke_below`]).
+    ///
+    /// # Errors
+    /// [`AccessError::State`].
+    pub async fn reload(&self) -> Result<(), AccessError> {
+        let _one_at_a_time = self.0.changing.lock().await;
+        self.refresh().await?;
+        Ok(())
+    }
+
     fn must_be_of_records(&self, name: &AccountName) -> Result<(), AccessError> {
         match self.directory().accounts.get(name.as_str()).map(|account| account.origin) {
             Some(Origin::Records) => Ok(()),
@@ -494,6 +504,38 @@ impl Access {
             outcome?
         });
         changed.await.unwrap_or(Err(AccessError::State(StateError::Closed)))
+    }
+}
+
+/// How many grants are on a repository or on what lies below it.
+///
+/// # Errors
+/// [`StateError`] when the records cannot be read.
+pub fn grants_below(view: &impl Read, root: &str) -> Result<u64, StateError> {
+    Ok(below(view, root)?.len() as u64)
+}
+
+/// Takes back every grant on a repository and on what lies below it, in the transaction that removes it, so that one of
+/// the same name that is made later begins without; gives how many. [`Access::reload`] is to follow.
+///
+/// # Errors
+/// [`StateError`] when the records fail.
+pub fn revoke_below(tx: &mut Tx<'_>, root: &str) -> Result<u64, StateError> {
+    let keys = below(tx, root)?;
+    for key in &keys {
+        tx.delete(&GRANTS, key)?;
+    }
+    Ok(keys.len() as u64)
+}
+
+fn below(view: &impl Read, root: &str) -> Result<Vec<(String, String)>, StateError> {
+    let (mut found, mut scan) = (Vec::new(), Scan::all());
+    loop {
+        let rows = view.scan(&GRANTS, &scan, MAX_SCAN_ROWS)?;
+        let Some((last, _)) = rows.last() else { return Ok(found) };
+        scan = scan.after(last);
+        let of = |pattern: &Pattern| matches!(pattern, Pattern::Below(name) if name.root() == root);
+        found.extend(rows.into_iter().filter(|(_, grant)| of(&grant.pattern)).map(|(key, _)| key));
     }
 }
 
