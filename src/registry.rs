@@ -25,6 +25,7 @@ mod naming;
 mod pulls;
 mod range;
 mod referrers;
+mod removal;
 mod repositories;
 mod retention;
 mod sessions;

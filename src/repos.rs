@@ -13,6 +13,8 @@
 //!   blob takes no bytes from it.
 //! - What a manifest names and its repository lacks is remembered, and kept from the transaction on in which it enters
 //!   the repository.
+//! - What goes with a manifest goes in transactions of bounded size; from the first one on it and all its tags are not
+//!   seen any more, and what is left is on record until it is gone.
 //! - A name is in the catalogue exactly while it holds a manifest or a blob; its counters, and those of its
 //!   repository, change in the transaction of what they count.
 //! - A repository lets go of a blob that none of its manifests keeps and nobody pushed, mounted or asked for during the
@@ -30,6 +32,7 @@ mod mend;
 mod parse;
 mod recount;
 mod referrers;
+mod removal;
 mod repositories;
 mod retention;
 mod settings;
@@ -40,7 +43,7 @@ mod wanted;
 #[cfg(test)]
 pub(crate) mod tests;
 
-pub use catalogue::{ImageView, catalogue, catalogue_below, images};
+pub use catalogue::{ImageView, Seen, catalogue, catalogue_below, images};
 pub use companions::{companion_tags, fallback_tag};
 pub use glob::TagPattern;
 pub use holdings::{BlobAt, add_blob, add_blob_named, blob_at, delete_blob, has_blob, holders, mount_blob};
@@ -51,9 +54,10 @@ pub use manifests::{
 pub use mend::{Affected, affected, manifest_stands, mend, names_of, repository_stands};
 pub use parse::{ManifestError, ParsedManifest, REFERENCES_CAP, parse_manifest};
 pub use referrers::{Referrer, referrers};
+pub use removal::{drain, finish_removal, going_with_content, is_unfinished, unfinished};
 pub use repositories::{
     Added, Removing, Repositories, RepositoryView, RootName, Totals, Writer, add_repository, begin_removal,
-    drain, going, is_reserved, may_remove, repositories, repository, set_repository,
+    going, is_reserved, may_remove, repositories, repository, set_repository,
 };
 pub use retention::{
     Kept, ManifestFacts, Newest, NewestBuilder, Removal, Removed, Surveyed, SurveyedManifest, TagFacts,

@@ -176,6 +176,13 @@ pub async fn serve(
         grace: Duration::from_secs(config.storage.collect_grace_seconds),
     });
     registry.load().await?;
+    let resumed = registry.clone();
+    // Not waited for: nothing of what is going is seen, however much there is of it.
+    let _removing = tokio::spawn(async move {
+        if let Err(error) = resumed.resume_removals().await {
+            tracing::warn!(%error, code = error.code(), "removals of the last run go on with the next collection");
+        }
+    });
     let storage = &config.storage;
     let keeper = Keeper::new(KeeperParts {
         state: state.clone(),

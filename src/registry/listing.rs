@@ -98,13 +98,16 @@ impl Registry {
         may_list(who)?;
         let size = Size::asked(n)?;
         let read = size.to_read();
-        let reach = who.reach();
+        let (reach, repositories) = (who.reach(), self.0.repositories.clone());
         let names = self
             .0
             .state
-            .read(move |view| match &reach {
-                Reach::Everything => repos::catalogue(view, last.as_deref(), read),
-                Reach::Below(names) => repos::catalogue_below(view, names, last.as_deref(), read),
+            .read(move |view| {
+                let seen = |root: &str| repositories.exists(root);
+                match &reach {
+                    Reach::Everything => repos::catalogue(view, &seen, last.as_deref(), read),
+                    Reach::Below(names) => repos::catalogue_below(view, &seen, names, last.as_deref(), read),
+                }
             })
             .await?;
         Ok(size.page(None, names.iter().map(ToString::to_string).collect()))

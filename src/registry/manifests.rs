@@ -11,6 +11,7 @@ use crate::audit;
 use crate::blobs::INLINE_BYTES;
 use crate::names::{Algorithm, Digest, Reference, RepoName, Tag};
 use crate::repos::{self, ParsedManifest, StoredManifest};
+use crate::state::StateError;
 
 /// A manifest of more bytes than this is parsed off the async threads.
 const PARSE_INLINE_BYTES: usize = 64 * 1024;
@@ -68,6 +69,11 @@ impl Registry {
         if large {
             // Before they are written: a refused manifest leaves nothing behind.
             self.check_needs(&repo, &parsed).await?;
+        }
+        let key = (repo.clone(), named.digest.clone());
+        if self.0.state.read_few(move |view| repos::is_unfinished(view, &key.0, &key.1)).await? {
+            // One of the same digest has gone, and its last tags have not yet.
+            self.finish_removals(Some(&repo)).await?;
         }
         let stored = self.0.blobs.put(bytes).await?;
         let put =
@@ -154,9 +160,16 @@ impl Registry {
     /// The exact bytes of a manifest that was found.
     ///
     /// # Errors
-    /// [`RegistryError::Blobs`] when they cannot be read, or are not what their digest says.
+    /// [`RegistryError::Blobs`] when they cannot be read, or are not what their digest says: then the manifest counts as
+    /// not there from now on, so that a push heals it.
     pub async fn manifest_bytes(&self, found: &StoredManifest) -> Result<Bytes, RegistryError> {
-        Ok(self.0.blobs.read_small(&found.stored, found.size).await?)
+        match self.0.blobs.read_small(&found.stored, found.size).await {
+            Ok(bytes) => Ok(bytes),
+            Err(error) => {
+                self.sets_aside(&found.stored, &error).await;
+                Err(error.into())
+            }
+        }
     }
 
     /// Removes a tag, or by digest a manifest with all its tags.
@@ -203,7 +216,12 @@ impl Registry {
             .await?;
         self.0.faults.pass("registry.manifest-delete.after-record");
         match deleted {
-            Ok(true) => Ok(()),
+            Ok(true) => {
+                // It is gone for everybody; what is left of it goes on also when the client stops waiting.
+                let (registry, repo) = (self.clone(), repo.clone());
+                let rest = tokio::spawn(async move { registry.finish_removals(Some(&repo)).await });
+                Ok(rest.await.unwrap_or(Err(StateError::Closed))?)
+            }
             Ok(false) => Err(unknown(&repo, reference)),
             Err(tag) => Err(RegistryError::TagImmutable { tag }),
         }

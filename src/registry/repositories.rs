@@ -2,7 +2,7 @@
 
 use super::blobs::event;
 use super::{Registry, RetentionSummary};
-use crate::access::Principal;
+use crate::access::{self, Principal};
 use crate::audit;
 use crate::blobs;
 use crate::names::{Digest, Millis, RepoName, Tag};
@@ -10,7 +10,7 @@ use crate::repos::{
     self, Added, ImageView, Removing, Repositories, RepositorySettings, RepositoryView, RootName,
     SettingsError, Totals,
 };
-use crate::state::{StateError, Tx, View};
+use crate::state::{StateError, View};
 
 /// Why an act on a repository is refused, or fails.
 #[derive(Debug, thiserror::Error)]
@@ -105,6 +105,8 @@ impl RepositoryError {
 pub struct RemovedRepository {
     /// What it held.
     pub totals: Totals,
+    /// How many grants on it, and on what lay below it, were taken back.
+    pub grants: u64,
 }
 
 /// A tag of an image, as operators see it.
@@ -259,8 +261,8 @@ impl Registry {
         if set { self.repository(name).await } else { Err(unknown(name)) }
     }
 
-    /// Removes a repository, and with `force` everything that it holds, a part a transaction: from the first one on it
-    /// is not seen any more. What a crash leaves goes with the next pass of retention.
+    /// Removes a repository with all grants on it, and with `force` everything that it holds, a part a transaction: from the first one on it
+    /// is not seen any more. What a crash leaves goes with the next start.
     ///
     /// # Errors
     /// [`RepositoryError`]; the refusals leave everything as it was.
@@ -272,19 +274,27 @@ impl Registry {
         dry_run: bool,
     ) -> Result<RemovedRepository, RepositoryError> {
         let found = self.repository(name).await?;
-        let event = told(who, "repository.remove", name, if force { "forced" } else { "" }.to_owned());
+        let who = who.clone();
         let (now, asked) = (self.0.clock.now(), name.to_owned());
-        let removing = if dry_run {
-            self.0.state.read(move |view| repos::may_remove(view, &asked, force)).await?
+        let (removing, grants) = if dry_run {
+            let read = move |view: &View<'_>| {
+                let removing = repos::may_remove(view, &asked, force)?;
+                Ok::<_, StateError>((removing, access::grants_below(view, &asked)?))
+            };
+            self.0.state.read(read).await?
         } else {
             self.0
                 .state
                 .write(move |tx| {
                     let removing = repos::begin_removal(tx, now, &asked, force)?;
+                    let mut grants = 0;
                     if removing == Removing::Begun {
-                        audit::append(tx, now, &event)?;
+                        grants = access::revoke_below(tx, &asked)?;
+                        let forced = if force { "forced, " } else { "" };
+                        let why = format!("{forced}grants revoked: {grants}");
+                        audit::append(tx, now, &told(&who, "repository.remove", &asked, why))?;
                     }
-                    Ok(removing)
+                    Ok::<_, StateError>((removing, grants))
                 })
                 .await?
         };
@@ -300,26 +310,7 @@ impl Registry {
             self.0.repositories.reload().await?;
             self.drain(name).await?;
         }
-        Ok(RemovedRepository { totals: found.totals })
-    }
-
-    async fn drain(&self, root: &str) -> Result<(), StateError> {
-        loop {
-            let (now, asked) = (self.0.clock.now(), root.to_owned());
-            let rows = self.0.state.write(move |tx: &mut Tx<'_>| repos::drain(tx, now, &asked)).await?;
-            self.0.faults.pass("registry.repository.drained");
-            if rows == 0 {
-                return Ok(());
-            }
-        }
-    }
-
-    /// Goes on with every repository that is being removed.
-    pub(super) async fn drain_all(&self) -> Result<(), StateError> {
-        for root in self.0.state.read(|view| repos::going(view)).await? {
-            self.drain(&root).await?;
-        }
-        Ok(())
+        Ok(RemovedRepository { totals: found.totals, grants })
     }
 
     /// The images of a repository after `after`.

@@ -24,6 +24,8 @@ const PAGE: usize = 200;
 const SURVEY_PAGE: usize = 1_000;
 /// One transaction removes this many tags or manifests, with what lives with them.
 const BATCH: usize = 25;
+/// A part of a pass that only looks tells so many by name.
+const LINES: usize = 100;
 /// An image whose tags move all the time is left to the next pass after so many attempts.
 const ATTEMPTS: usize = 3;
 /// A page of the preview is answered after so many reads, full or not.
@@ -79,6 +81,13 @@ pub struct RetentionEntry {
     pub pulled_at: Option<String>,
 }
 
+/// What a pass does with what no rule keeps.
+enum Doing<'a> {
+    Remove,
+    /// The first of it is told.
+    Look(&'a mut Vec<String>),
+}
+
 /// Where a preview goes on.
 enum Step {
     Image { after: Option<String> },
@@ -127,8 +136,8 @@ impl Step {
 }
 
 impl Registry {
-    /// Applies the retention rules of all repositories to the next images after `cursor`, and goes on with what
-    /// repositories held that are being removed; gives the cursor of the part after it, `None` at the end.
+    /// Applies the retention rules of all repositories to the next images after `cursor`, and goes on with removals that
+    /// are not finished; gives the cursor of the part after it, `None` at the end.
     ///
     /// Each transaction is bounded and judges again what it removes. Repeating a part is harmless.
     ///
@@ -139,12 +148,38 @@ impl Registry {
         cursor: Option<String>,
     ) -> Result<(RetentionSummary, Option<String>), StateError> {
         if cursor.is_none() {
-            self.drain_all().await?;
+            self.resume_removals().await?;
         }
+        self.part(cursor, &mut Doing::Remove).await
+    }
+
+    /// As [`Registry::retention_page`], only looking: what would be removed, and the first of it by name and why.
+    /// What would go with an image is not counted.
+    ///
+    /// # Errors
+    /// [`StateError`] when the state cannot be read.
+    pub async fn retention_survey(
+        &self,
+        cursor: Option<String>,
+    ) -> Result<(RetentionSummary, Vec<String>, Option<String>), StateError> {
+        let mut lines = Vec::new();
+        let (summary, next) = self.part(cursor, &mut Doing::Look(&mut lines)).await?;
+        Ok((summary, lines, next))
+    }
+
+    async fn part(
+        &self,
+        cursor: Option<String>,
+        doing: &mut Doing<'_>,
+    ) -> Result<(RetentionSummary, Option<String>), StateError> {
         self.0.pulls.flush(&self.0.state, self.0.clock.now(), Flush::Now).await;
         let mut summary = RetentionSummary::default();
         let after = cursor.clone();
-        let images = self.0.state.read(move |view| repos::catalogue(view, after.as_deref(), IMAGES)).await?;
+        let repositories = self.0.repositories.clone();
+        let read = move |view: &View<'_>| {
+            repos::catalogue(view, &|root| repositories.exists(root), after.as_deref(), IMAGES)
+        };
+        let images = self.0.state.read(read).await?;
         let mut ended = images.len() < IMAGES;
         let mut last = cursor;
         let mut rules: Option<(String, RepositorySettings)> = None;
@@ -167,7 +202,7 @@ impl Registry {
                 last = Some(image.to_string());
                 continue;
             }
-            self.retain(&image, settings, &mut summary).await?;
+            self.retain(&image, settings, doing, &mut summary).await?;
             last = Some(image.to_string());
             if summary.judged >= ROWS {
                 ended = false;
@@ -197,7 +232,7 @@ impl Registry {
             let ended = images.len() < IMAGES;
             for image in images {
                 after = Some(image.name.to_string());
-                self.retain(&image.name, &settings, &mut summary).await?;
+                self.retain(&image.name, &settings, &mut Doing::Remove, &mut summary).await?;
             }
             if ended {
                 return Ok(summary);
@@ -210,11 +245,16 @@ impl Registry {
         &self,
         image: &RepoName,
         settings: &RepositorySettings,
+        doing: &mut Doing<'_>,
         summary: &mut RetentionSummary,
     ) -> Result<(), StateError> {
         summary.images += 1;
         for _ in 0..ATTEMPTS {
-            if self.attempt(image, settings, summary).await? {
+            let stood = self.attempt(image, settings, doing, summary).await?;
+            if matches!(doing, Doing::Remove) {
+                self.finish_removals(Some(image)).await?;
+            }
+            if stood {
                 return Ok(());
             }
         }
@@ -227,6 +267,7 @@ impl Registry {
         &self,
         image: &RepoName,
         settings: &RepositorySettings,
+        doing: &mut Doing<'_>,
         summary: &mut RetentionSummary,
     ) -> Result<bool, StateError> {
         let newest = self.newest(image, settings).await?;
@@ -243,6 +284,15 @@ impl Registry {
                     repos::judge_tag(settings, &found.tag, &found.facts, now) == Verdict::RemoveTag
                 })
                 .collect();
+            if let Doing::Look(lines) = doing {
+                summary.tags += doomed.len() as u64;
+                let told = doomed.iter().map(|found| format!("{image}:{}: no rule keeps it", found.tag));
+                lines.extend(told.take(LINES.saturating_sub(lines.len())));
+                if !full {
+                    break;
+                }
+                continue;
+            }
             for batch in doomed.chunks(BATCH) {
                 if !self.remove_tags(image, settings, &newest, batch, summary).await? {
                     return Ok(false);
@@ -264,9 +314,15 @@ impl Registry {
                 .into_iter()
                 .filter(|found| repos::judge_untagged(settings, &found.facts, now) == Verdict::RemoveUntagged)
                 .collect();
-            for batch in doomed.chunks(BATCH) {
-                if !self.remove_untagged(image, settings, batch, summary).await? {
-                    return Ok(false);
+            if let Doing::Look(lines) = doing {
+                summary.manifests += doomed.len() as u64;
+                let told = doomed.iter().map(|found| format!("{image}@{}: no tag for long", found.digest));
+                lines.extend(told.take(LINES.saturating_sub(lines.len())));
+            } else {
+                for batch in doomed.chunks(BATCH) {
+                    if !self.remove_untagged(image, settings, batch, summary).await? {
+                        return Ok(false);
+                    }
                 }
             }
             match next {
@@ -330,21 +386,25 @@ impl Registry {
         judged: &[Surveyed],
         summary: &mut RetentionSummary,
     ) -> Result<bool, StateError> {
-        let (repo, settings, newest) = (image.clone(), settings.clone(), newest.clone());
-        let (judged, pulls, now) = (judged.to_vec(), Arc::clone(&self.0.pulls), self.0.clock.now());
-        self.0.faults.pass("registry.retention.before-remove");
-        let removal = self
-            .0
-            .state
-            .write(move |tx| {
-                let pending = |repo: &RepoName, digest: &Digest| pulls.last(repo, digest);
-                let removal = repos::remove_tags(tx, now, &repo, &settings, &newest, &pending, &judged)?;
-                entry(tx, now, &repo, &removal)?;
-                Ok(removal)
-            })
-            .await?;
-        self.0.faults.pass("registry.retention.after-remove");
-        Ok(self.taken(&removal, summary))
+        loop {
+            let (repo, settings, newest) = (image.clone(), settings.clone(), newest.clone());
+            let (judged, pulls, now) = (judged.to_vec(), Arc::clone(&self.0.pulls), self.0.clock.now());
+            self.0.faults.pass("registry.retention.before-remove");
+            let removal = self
+                .0
+                .state
+                .write(move |tx| {
+                    let pending = |repo: &RepoName, digest: &Digest| pulls.last(repo, digest);
+                    let removal = repos::remove_tags(tx, now, &repo, &settings, &newest, &pending, &judged)?;
+                    entry(tx, now, &repo, &removal)?;
+                    Ok(removal)
+                })
+                .await?;
+            self.0.faults.pass("registry.retention.after-remove");
+            if let Some(stood) = self.taken(&removal, summary) {
+                return Ok(stood);
+            }
+        }
     }
 
     async fn remove_untagged(
@@ -354,28 +414,32 @@ impl Registry {
         judged: &[SurveyedManifest],
         summary: &mut RetentionSummary,
     ) -> Result<bool, StateError> {
-        let (repo, settings) = (image.clone(), settings.clone());
-        let (judged, pulls, now) = (judged.to_vec(), Arc::clone(&self.0.pulls), self.0.clock.now());
-        let removal = self
-            .0
-            .state
-            .write(move |tx| {
-                let pending = |repo: &RepoName, digest: &Digest| pulls.last(repo, digest);
-                let removal = repos::remove_untagged(tx, now, &repo, &settings, &pending, &judged)?;
-                entry(tx, now, &repo, &removal)?;
-                Ok(removal)
-            })
-            .await?;
-        Ok(self.taken(&removal, summary))
+        loop {
+            let (repo, settings) = (image.clone(), settings.clone());
+            let (judged, pulls, now) = (judged.to_vec(), Arc::clone(&self.0.pulls), self.0.clock.now());
+            let removal = self
+                .0
+                .state
+                .write(move |tx| {
+                    let pending = |repo: &RepoName, digest: &Digest| pulls.last(repo, digest);
+                    let removal = repos::remove_untagged(tx, now, &repo, &settings, &pending, &judged)?;
+                    entry(tx, now, &repo, &removal)?;
+                    Ok(removal)
+                })
+                .await?;
+            if let Some(stood) = self.taken(&removal, summary) {
+                return Ok(stood);
+            }
+        }
     }
 
-    /// `false` when the survey was no longer true.
-    fn taken(&self, removal: &Removal, summary: &mut RetentionSummary) -> bool {
-        let Removal::Done(removed) = removal else { return false };
+    /// `false` when the survey was no longer true; `None` when more of the batch is to be removed.
+    fn taken(&self, removal: &Removal, summary: &mut RetentionSummary) -> Option<bool> {
+        let Removal::Done(removed) = removal else { return Some(false) };
         summary.removed(removed);
         self.0.retired_tags.fetch_add(removed.tags.len() as u64, Ordering::Relaxed);
         self.0.retired_manifests.fetch_add(removed.manifests, Ordering::Relaxed);
-        true
+        (!removed.more).then_some(true)
     }
 
     /// What the rules of a repository would do now, and why: the entries after `after`, `limit` at most and perhaps
@@ -474,7 +538,7 @@ fn told(
 }
 
 /// The audit line of a transaction that removed something.
-fn entry(
+pub(super) fn entry(
     tx: &mut crate::state::Tx<'_>,
     now: Millis,
     repo: &RepoName,

@@ -20,20 +20,45 @@ pub struct ImageView {
     pub bytes: u64,
 }
 
-/// The repositories after `after` (exclusive) in byte order, `limit` (≤ 1,000) at most.
+/// Tells of the first segment of a name whether what lies below it is seen: what is being removed is not.
+pub type Seen<'a> = &'a dyn Fn(&str) -> bool;
+
+/// The repositories after `after` (exclusive) in byte order, `limit` (≤ 1,000) at most, of those that are `seen`.
 ///
 /// # Errors
 /// [`StateError`] when the state cannot be read.
-pub fn catalogue(view: &impl Read, after: Option<&str>, limit: usize) -> Result<Vec<RepoName>, StateError> {
-    if limit == 0 {
-        return Ok(Vec::new());
+pub fn catalogue(
+    view: &impl Read,
+    seen: Seen<'_>,
+    after: Option<&str>,
+    limit: usize,
+) -> Result<Vec<RepoName>, StateError> {
+    let mut found = Vec::new();
+    let mut from = after.map(cursor);
+    while found.len() < limit {
+        let want = limit - found.len();
+        let scan = from.as_ref().map_or_else(Scan::all, |from| Scan::all().after(from));
+        let page = view.scan(&CATALOGUE, &scan, want)?;
+        let ended = page.len() < want;
+        let mut hidden = None;
+        for (name, _) in page {
+            from = Some(name.to_string());
+            if seen(name.root()) {
+                found.push(name);
+            } else {
+                hidden = Some(name);
+                break;
+            }
+        }
+        match hidden {
+            // What lies below it stands together in the order, and none of it is looked at.
+            Some(name) if name.as_str() != name.root() => from = Some(format!("{}/~", name.root())),
+            Some(_) => {}
+            None if ended => break,
+            None => {}
+        }
     }
-    let mut scan = Scan::all();
-    if let Some(after) = after {
-        scan = scan.after(&cursor(after));
-    }
-    let rows = view.scan(&CATALOGUE, &scan, limit)?;
-    Ok(rows.into_iter().map(|(name, _)| name).collect())
+    Ok(found)
 }
 
 /// The images of the repository `root` after `after` (exclusive) in byte order, `limit` (≤ 1,000) at most.
@@ -80,13 +105,14 @@ const FIRST_ROWS: usize = 16;
 /// [`StateError`] when the state cannot be read.
 pub fn catalogue_below(
     view: &impl Read,
+    seen: Seen<'_>,
     names: &[RepoName],
     after: Option<&str>,
     limit: usize,
 ) -> Result<Vec<RepoName>, StateError> {
     // In the order of names `a-b` stands between `a` and `a/b`: so each name makes two ranges, itself and what is below.
     let mut ranges: Vec<(String, Option<RepoName>)> = Vec::with_capacity(2 * names.len());
-    for name in names {
+    for name in names.iter().filter(|name| seen(name.root())) {
         ranges.push((name.to_string(), Some(name.clone())));
         ranges.push((format!("{name}/"), None));
     }
@@ -207,7 +233,8 @@ pub(super) fn count(
     let before = tx.get(&CATALOGUE, repo)?;
     let mut record = before.unwrap_or_default();
     change(&mut record);
-    let kept = record.manifests > 0 || record.blobs > 0;
+    // Tags alone are those of a manifest that has just gone: they are counted until they are gone too.
+    let kept = record.manifests > 0 || record.blobs > 0 || record.tags > 0;
     if kept {
         tx.put(&CATALOGUE, repo, &record)?;
     } else {

@@ -7,13 +7,14 @@ use super::companions;
 use super::holdings::blob_at;
 use super::parse::ParsedManifest;
 use super::referrers;
+use super::removal;
 use super::settings::settings;
 use super::tables::{KEEPS, MANIFESTS, ManifestRecord, PULLED};
-use super::tags::{delete_tags_of, set_tag, target};
+use super::tags::{set_tag, target};
 use super::wanted;
 use crate::blobs::{self, Owner, Stored};
 use crate::names::{Digest, Millis, Reference, RepoName, Tag};
-use crate::state::{Read, Scan, StateError, Tx};
+use crate::state::{MAX_SCAN_ROWS, Read, StateError, Tx};
 
 /// A manifest as a repository holds it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,6 +69,7 @@ pub fn put_manifest_named(
     }
     let key = (repo.clone(), name.clone());
     let owner = owner(repo, name);
+    removal::clear(tx, now, repo, name)?;
     let before = tx.get(&MANIFESTS, &key)?;
     blobs::link(tx, stored, &owner)?;
     for digest in &needs.here {
@@ -75,7 +77,7 @@ pub fn put_manifest_named(
         tx.put(&KEEPS, &(repo.clone(), name.clone(), digest.clone()), &())?;
     }
     if before.is_some() {
-        wanted::forget(tx, repo, name)?;
+        while wanted::forget(tx, repo, name, MAX_SCAN_ROWS)? > 0 {}
     }
     wanted::want(tx, repo, name, &needs.lacking)?;
     wanted::want(tx, repo, name, &needs.elsewhere)?;
@@ -204,7 +206,8 @@ pub fn get_manifest(
     Ok(record.map(|record| answer(digest, record)))
 }
 
-/// Removes the manifest, all its tags in this repository, and its references; `false` when there is none.
+/// Removes the manifest, all its tags in this repository, and its references; `false` when there is none. None of them
+/// is seen any more; what is too much for one transaction goes with [`finish_removal`](super::finish_removal).
 ///
 /// Tags that belong to it by their name ([`companion_tags`](super::companion_tags)) go with it, and so do the manifests
 /// that only these named.
@@ -230,21 +233,7 @@ pub fn delete_manifest(
 fn delete_alone(tx: &mut Tx<'_>, now: Millis, repo: &RepoName, name: &Digest) -> Result<bool, StateError> {
     let key = (repo.clone(), name.clone());
     let Some(record) = tx.get(&MANIFESTS, &key)? else { return Ok(false) };
-    let owner = owner(repo, name);
-    loop {
-        let page = tx.scan(&KEEPS, &Scan::prefix(&key), 1_000)?;
-        if page.is_empty() {
-            break;
-        }
-        for (kept, ()) in page {
-            blobs::unlink(tx, &kept.2, &owner, now)?;
-            super::idle::left(tx, now, repo, &kept.2)?;
-            tx.delete(&KEEPS, &kept)?;
-        }
-    }
-    wanted::forget(tx, repo, name)?;
-    blobs::unlink(tx, &record.stored, &owner, now)?;
-    delete_tags_of(tx, repo, name)?;
+    blobs::unlink(tx, &record.stored, &owner(repo, name), now)?;
     if let Some(subject) = &record.subject {
         referrers::leave(tx, repo, subject, name)?;
     }
@@ -254,5 +243,6 @@ fn delete_alone(tx: &mut Tx<'_>, now: Millis, repo: &RepoName, name: &Digest) ->
         held.manifests = held.manifests.saturating_sub(1);
         held.bytes = held.bytes.saturating_sub(record.size);
     })?;
+    removal::take_rest(tx, now, repo, name)?;
     Ok(true)
 }

@@ -5,7 +5,7 @@ use super::tables::{
     BLOBS, CATALOGUE, CatalogueRecord, HOLDERS, KEEPS, MANIFESTS, REPOSITORIES, TAGS, TAGS_OF, TOTALS,
     WANTED, WANTS,
 };
-use super::{holdings, manifests, recount, wanted};
+use super::{holdings, manifests, recount, removal, wanted};
 use crate::blobs::{self, Flaw, Mended, Owner, Stored};
 use crate::names::{Digest, RepoName, Tag};
 use crate::state::{MAX_SCAN_ROWS, Read, Scan, StateError, Tx};
@@ -83,7 +83,11 @@ pub fn names_of(view: &impl Read, stored: &Digest) -> Result<Vec<Digest>, StateE
 /// [`StateError`] when the state cannot be read.
 pub fn manifest_stands(tx: &Tx<'_>, key: &str, digest: &Digest) -> Result<bool, StateError> {
     let Some((repo, name)) = parse_key(key) else { return Ok(false) };
-    let Some(record) = tx.get(&MANIFESTS, &(repo.clone(), name.clone()))? else { return Ok(false) };
+    let Some(record) = tx.get(&MANIFESTS, &(repo.clone(), name.clone()))? else {
+        // Its removal goes on.
+        let going = removal::is_unfinished(tx, &repo, &name)?;
+        return Ok(going && tx.get(&KEEPS, &(repo, name, digest.clone()))?.is_some());
+    };
     Ok(record.stored == *digest || tx.get(&KEEPS, &(repo, name, digest.clone()))?.is_some())
 }
 
@@ -310,6 +314,9 @@ fn mend_tags(tx: &mut Tx<'_>, at: &str, act: bool, flaws: &mut Vec<Flaw>) -> Ste
     for ((repo, tag), record) in &page {
         let reverse = (repo.clone(), record.digest.clone(), tag.clone());
         if tx.get(&MANIFESTS, &(repo.clone(), record.digest.clone()))?.is_none() {
+            if removal::is_unfinished(tx, repo, &record.digest)? {
+                continue;
+            }
             flaws.push(Flaw::new(
                 "tag_dangling",
                 format!("{repo}:{tag}"),

@@ -5,22 +5,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use super::catalogue::{images, totals};
-use super::holdings::delete_blob;
-use super::manifests::delete_manifest;
 use super::settings::RepositorySettings;
-use super::tables::{BLOBS, MANIFESTS, REPOSITORIES, RepositoryRecord, TAGS, TOTALS, TotalsRecord};
-use super::tags::delete_tag;
+use super::tables::{REPOSITORIES, RepositoryRecord, TotalsRecord};
 use crate::names::{Millis, RepoName};
 use crate::state::{Read, Scan, State, StateError, Tx};
 
 /// A registry has this many repositories at most: all of their names are in memory, and one read gets them.
 const REPOSITORIES_CAP: usize = 1_000;
-/// A repository that is going stays on record for this long, so that what a request wrote that was under way goes too.
-const GOING_MILLIS: u64 = 24 * 3_600 * 1_000;
-/// One transaction of a removal takes away this many tags or blobs,
-const DRAIN_ROWS: usize = 200;
-/// or this many manifests, each with what it keeps.
-const DRAIN_MANIFESTS: usize = 20;
 
 /// On whose behalf something is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -343,7 +334,7 @@ pub fn set_repository(
 /// How the removal of a repository began.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Removing {
-    /// It is not seen any more; [`drain`] takes away what it holds.
+    /// It is not seen any more; [`drain`](super::drain) takes away what it holds.
     Begun,
     /// There is none of this name.
     Unknown,
@@ -394,42 +385,4 @@ fn is_empty(view: &impl Read, root: &str) -> Result<bool, StateError> {
 pub fn going(view: &impl Read) -> Result<Vec<String>, StateError> {
     let rows = view.scan(&REPOSITORIES, &Scan::all(), REPOSITORIES_CAP)?;
     Ok(rows.into_iter().filter(|(_, record)| record.removed_at.is_some()).map(|(name, _)| name).collect())
-}
-
-/// Takes away a part of what a repository holds that is going, in a transaction of bounded size; gives how many rows,
-/// 0 when nothing is left. The record itself goes when no request of before can be under way any more.
-///
-/// # Errors
-/// [`StateError`] when the state fails.
-pub fn drain(tx: &mut Tx<'_>, now: Millis, root: &str) -> Result<usize, StateError> {
-    let key = root.to_owned();
-    let Some(record) = tx.get(&REPOSITORIES, &key)? else { return Ok(0) };
-    let Some(removed_at) = record.removed_at else { return Ok(0) };
-    let Some(image) = images(tx, root, None, 1)?.into_iter().next() else {
-        if now.0 >= removed_at.0.saturating_add(GOING_MILLIS) {
-            tx.delete(&REPOSITORIES, &key)?;
-            tx.delete(&TOTALS, &key)?;
-        }
-        return Ok(0);
-    };
-    let image = image.name;
-    let tags = tx.scan(&TAGS, &Scan::prefix(&image), DRAIN_ROWS)?;
-    for ((_, tag), _) in &tags {
-        delete_tag(tx, now, &image, tag)?;
-    }
-    if !tags.is_empty() {
-        return Ok(tags.len());
-    }
-    let manifests = tx.scan(&MANIFESTS, &Scan::prefix(&image), DRAIN_MANIFESTS)?;
-    for ((_, digest), _) in &manifests {
-        delete_manifest(tx, now, &image, digest)?;
-    }
-    if !manifests.is_empty() {
-        return Ok(manifests.len());
-    }
-    let blobs = tx.scan(&BLOBS, &Scan::prefix(&image), DRAIN_ROWS)?;
-    for ((_, digest), _) in &blobs {
-        delete_blob(tx, now, &image, digest)?;
-    }
-    Ok(blobs.len())
 }

@@ -8,6 +8,7 @@ mod remove;
 mod survey;
 
 pub use judge::{Kept, ManifestFacts, TagFacts, Verdict, judge_tag, judge_untagged};
+pub(super) use remove::remove_leftover;
 pub use remove::{Removal, Removed, note_pulled, remove_tags, remove_untagged};
 pub use survey::{Newest, NewestBuilder, Surveyed, SurveyedManifest, manifests_page, survey_page, tags_page};
 

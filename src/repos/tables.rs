@@ -31,6 +31,9 @@ pub(super) const TAGS_OF: Table<(RepoName, Digest, Tag), ()> = Table::new("repos
 pub(super) const REFERRERS: Table<(RepoName, Digest, Digest), ReferrerRecord> = Table::new("repos.referrers");
 /// When clients asked for a manifest last, to the minute.
 pub(super) const PULLED: Table<(RepoName, Digest), PulledRecord> = Table::new("repos.pulled");
+/// Manifests that are gone and of whose tags and kept blobs something is left, and those that are to go with an image
+/// whose removal was too long for one transaction.
+pub(super) const UNFINISHED: Table<(RepoName, Digest), UnfinishedRecord> = Table::new("repos.unfinished");
 /// What the images of a repository hold together, by its first segment.
 pub(super) const TOTALS: Table<String, TotalsRecord> = Table::new("repos.totals");
 /// Names that hold something.
@@ -147,3 +150,11 @@ pub(super) struct PulledRecord {
     pub(super) at: Millis,
 }
 record!(PulledRecord, 1);
+
+/// A removal that goes on.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(super) struct UnfinishedRecord {
+    /// When it began.
+    pub(super) since: Millis,
+}
+record!(UnfinishedRecord, 1);

@@ -1,6 +1,7 @@
 //! Tags: names that move.
 
 use super::catalogue::{count, cursor, exists};
+use super::removal::has_unfinished;
 use super::settings::settings;
 use super::tables::{MANIFESTS, TAGS, TAGS_OF, TagRecord};
 use crate::names::{Digest, Millis, RepoName, Tag};
@@ -38,10 +39,11 @@ pub fn set_tag(
 pub fn delete_tag(tx: &mut Tx<'_>, _now: Millis, repo: &RepoName, tag: &Tag) -> Result<bool, StateError> {
     let key = (repo.clone(), tag.clone());
     let Some(record) = tx.get(&TAGS, &key)? else { return Ok(false) };
+    let seen = is_there(tx, repo, &record.digest)?;
     tx.delete(&TAGS, &key)?;
     tx.delete(&TAGS_OF, &(repo.clone(), record.digest, tag.clone()))?;
     count(tx, repo, |held| held.tags = held.tags.saturating_sub(1))?;
-    Ok(true)
+    Ok(seen)
 }
 
 /// The first of these tags that points to something else than `digest` and may not move.
@@ -56,7 +58,10 @@ pub fn moved_immutable<'a>(
 ) -> Result<Option<&'a Tag>, StateError> {
     let settings = settings(view, repo.root())?;
     for tag in tags.iter().filter(|tag| settings.is_immutable(tag)) {
-        if target(view, repo, tag)?.is_some_and(|before| before != *digest) {
+        if let Some(before) = target(view, repo, tag)?
+            && before != *digest
+            && is_there(view, repo, &before)?
+        {
             return Ok(Some(tag));
         }
     }
@@ -88,20 +93,39 @@ pub fn immutable_tag_of(
     }
 }
 
-/// Removes every tag of a manifest.
-pub(super) fn delete_tags_of(tx: &mut Tx<'_>, repo: &RepoName, digest: &Digest) -> Result<(), StateError> {
-    loop {
-        let page = tx.scan(&TAGS_OF, &Scan::prefix(&(repo.clone(), digest.clone())), 1_000)?;
-        if page.is_empty() {
-            return Ok(());
+/// The tags of an image after `after` with their records, `limit` at most. Those of a manifest that has gone are left
+/// out, which are many perhaps.
+pub(super) fn seen_rows(
+    view: &impl Read,
+    repo: &RepoName,
+    after: Option<String>,
+    limit: usize,
+) -> Result<Vec<(Tag, TagRecord)>, StateError> {
+    let going = has_unfinished(view, repo)?;
+    let mut found = Vec::new();
+    let mut from = after;
+    while found.len() < limit {
+        let scan = Scan::prefix(repo);
+        let scan = from.as_ref().map_or(scan.clone(), |from| scan.after(&(repo.clone(), from.clone())));
+        let want = if going { MAX_SCAN_ROWS } else { limit };
+        let page = view.scan(&TAGS, &scan, want)?;
+        let ended = page.len() < want;
+        from = page.last().map(|((_, tag), _)| tag.to_string());
+        for ((_, tag), record) in page {
+            let seen = !going || is_there(view, repo, &record.digest)?;
+            if seen && found.len() < limit {
+                found.push((tag, record));
+            }
         }
-        let gone = page.len() as u64;
-        count(tx, repo, |held| held.tags = held.tags.saturating_sub(gone))?;
-        for (key, ()) in page {
-            tx.delete(&TAGS, &(repo.clone(), key.2.clone()))?;
-            tx.delete(&TAGS_OF, &key)?;
+        if ended {
+            break;
         }
     }
+    Ok(found)
+}
+
+fn is_there(view: &impl Read, repo: &RepoName, digest: &Digest) -> Result<bool, StateError> {
+    Ok(view.get(&MANIFESTS, &(repo.clone(), digest.clone()))?.is_some())
 }
 
 /// The manifest that a tag points to.
@@ -123,13 +147,6 @@ pub fn tags(
     if !exists(view, repo)? {
         return Ok(None);
     }
-    if limit == 0 {
-        return Ok(Some(Vec::new()));
-    }
-    let mut scan = Scan::prefix(repo);
-    if let Some(after) = after {
-        scan = scan.after(&(repo.clone(), cursor(after)));
-    }
-    let rows = view.scan(&TAGS, &scan, limit)?;
-    Ok(Some(rows.into_iter().map(|((_, tag), _)| tag).collect()))
+    let rows = seen_rows(view, repo, after.map(cursor), limit)?;
+    Ok(Some(rows.into_iter().map(|(tag, _)| tag).collect()))
 }

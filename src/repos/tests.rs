@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::tables::{KEEPS, REPOSITORIES, RepositoryRecord};
+use super::tables::{CATALOGUE, CatalogueRecord, KEEPS, REPOSITORIES, RepositoryRecord};
 use super::*;
 use crate::blobs::{Blobs, Stored};
 use crate::names::{Digest, Faults, ManualClock, Millis, Reference, RepoName, SystemRandom, Tag};
@@ -165,9 +165,34 @@ async fn a_sparse_repository_takes_what_it_lacks_and_keeps_what_it_has() {
     assert_eq!(kept, [Digest::of(b"{}")]);
 }
 
+/// An image that is counted and holds nothing, and one that holds something and is not counted, stop no removal.
+#[tokio::test]
+async fn a_removal_ends_also_when_the_counts_are_wrong() {
+    let world = World::new().await;
+    let config = world.add(b"{}").await;
+    world.put(&image(&config, "image"), &["v1"]).await.unwrap();
+    let none = RepositorySettings::default();
+    world.state.write(move |tx| put_settings(tx, "local", &none)).await.unwrap();
+    let spoil = |tx: &mut Tx<'_>| {
+        let ghost = RepoName::parse("local/a-ghost").unwrap();
+        tx.put(&CATALOGUE, &ghost, &CatalogueRecord { blobs: 3, ..CatalogueRecord::default() })?;
+        tx.delete(&CATALOGUE, &repo())?;
+        begin_removal(tx, NOW, "local", true)
+    };
+    assert_eq!(world.state.write(spoil).await.unwrap(), Removing::Begun);
+    let mut parts = 0;
+    while world.state.write(|tx| drain(tx, NOW, "local")).await.unwrap() > 0 {
+        parts += 1;
+        assert!(parts < 100);
+    }
+    assert!(!world.has(Reference::Tag(tag("v1"))).await);
+    let held = world.state.read(|view| has_blob(view, &repo(), &Digest::of(b"{}"))).await.unwrap();
+    assert_eq!((held, world.state.read(|view| going_with_content(view)).await.unwrap()), (None, 0));
+}
+
 /// The largest manifest: what its transactions take is printed, as other writers wait for so long.
 #[tokio::test]
-async fn the_most_references_fit_into_one_transaction() {
+async fn the_most_references_fit_into_one_transaction_and_go_in_many() {
     let world = World::new().await;
     let config = world.add(b"{}").await;
     let mut layers = Vec::new();
@@ -193,7 +218,21 @@ async fn the_most_references_fit_into_one_transaction() {
     let began = Instant::now();
     let gone = digest.clone();
     assert!(world.state.write(move |tx| delete_manifest(tx, NOW, &repo(), &gone)).await.unwrap());
-    eprintln!("{count} references: put in {put:?}, deleted in {:?}", began.elapsed());
+    let hidden = began.elapsed();
+    assert!(!world.has(Reference::Digest(digest.clone())).await);
+    let (mut longest, mut parts) = (std::time::Duration::ZERO, 0);
+    loop {
+        let (began, gone) = (Instant::now(), digest.clone());
+        let done = world.state.write(move |tx| finish_removal(tx, NOW, &repo(), &gone)).await.unwrap();
+        (longest, parts) = (longest.max(began.elapsed()), parts + 1);
+        if done.is_some() {
+            break;
+        }
+    }
+    eprintln!(
+        "{count} references: put in {put:?}, hidden in {hidden:?}, gone in {parts} parts of {longest:?} at most"
+    );
+    assert!(parts > 20 && longest < put, "{parts} parts, the longest {longest:?}");
     let scan = Scan::prefix(&(repo(), digest));
     let kept = world.state.read(move |view| view.scan(&KEEPS, &scan, 10)).await.unwrap();
     assert!(kept.is_empty());

@@ -29,17 +29,19 @@ pub(super) fn want(
     Ok(())
 }
 
-/// Forgets what a manifest lacks.
-pub(super) fn forget(tx: &mut Tx<'_>, repo: &RepoName, manifest: &Digest) -> Result<(), StateError> {
-    loop {
-        let page = tx.scan(&WANTS, &Scan::prefix(&(repo.clone(), manifest.clone())), PAGE)?;
-        if page.is_empty() {
-            return Ok(());
-        }
-        for ((repo, manifest, name), ()) in page {
-            got(tx, repo, manifest, name)?;
-        }
+/// Forgets what a manifest lacks, `limit` (≤ 1,000) names at most; gives how many.
+pub(super) fn forget(
+    tx: &mut Tx<'_>,
+    repo: &RepoName,
+    manifest: &Digest,
+    limit: usize,
+) -> Result<usize, StateError> {
+    let page = tx.scan(&WANTS, &Scan::prefix(&(repo.clone(), manifest.clone())), limit)?;
+    let gone = page.len();
+    for ((repo, manifest, name), ()) in page {
+        got(tx, repo, manifest, name)?;
     }
+    Ok(gone)
 }
 
 /// Removes one row, from both sides.

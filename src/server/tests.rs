@@ -10,6 +10,7 @@ mod push_pull;
 mod ranges;
 mod referrers;
 mod refusals;
+mod removals;
 mod repositories;
 mod retention;
 mod uploads;

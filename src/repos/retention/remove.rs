@@ -7,13 +7,16 @@ use super::survey::{
 use crate::names::{Digest, Millis, RepoName};
 use crate::repos::companions::companion_tags;
 use crate::repos::manifests::delete_manifest;
+use crate::repos::removal;
 use crate::repos::settings::{RepositorySettings, settings};
 use crate::repos::tables::{KEEPS, MANIFESTS, PULLED, PulledRecord, REFERRERS, TAGS};
 use crate::repos::tags::delete_tag;
 use crate::state::{Read, Scan, StateError, Tx};
 
-/// With one image so many manifests go at most in one transaction; the rest has no tag then, and goes by that rule.
+/// So many referrers and children of one image are looked at; further ones have no tag then, and go by that rule.
 const WITH_IMAGE_CAP: usize = 1_000;
+/// After so many rows a transaction ends, so that nobody waits for long; the rest goes in further ones.
+const ROWS: usize = 1_000;
 
 /// What a transaction took away.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -22,6 +25,10 @@ pub struct Removed {
     pub tags: Vec<String>,
     /// How many manifests went.
     pub manifests: u64,
+    /// About so many rows went with them.
+    rows: usize,
+    /// Some that were judged are left for another transaction.
+    pub more: bool,
 }
 
 /// How a removal ended.
@@ -51,6 +58,10 @@ pub fn remove_tags(
     }
     let mut removed = Removed::default();
     for tag in judged {
+        if removed.rows >= ROWS {
+            removed.more = true;
+            break;
+        }
         let Some(record) = tx.get(&TAGS, &(repo.clone(), tag.tag.clone()))? else { continue };
         let fresh =
             tag_facts(tx, repo, newest, pending, tag.tag.clone(), record.digest.clone(), record.set_at)?;
@@ -69,7 +80,9 @@ pub fn remove_tags(
 fn still_newest(view: &impl Read, repo: &RepoName, newest: &Newest) -> Result<bool, StateError> {
     for (set_at, tag) in &newest.members {
         let record = view.get(&TAGS, &(repo.clone(), tag.clone()))?;
-        if record.is_none_or(|record| record.set_at < *set_at) {
+        let Some(record) = record.filter(|record| record.set_at >= *set_at) else { return Ok(false) };
+        // Its manifest has just gone, and it will.
+        if view.get(&MANIFESTS, &(repo.clone(), record.digest))?.is_none() {
             return Ok(false);
         }
     }
@@ -93,6 +106,10 @@ pub fn remove_untagged(
     }
     let mut removed = Removed::default();
     for manifest in judged {
+        if removed.rows >= ROWS {
+            removed.more = true;
+            break;
+        }
         let key = (repo.clone(), manifest.digest.clone());
         let Some(record) = tx.get(&MANIFESTS, &key)? else { continue };
         if has_tag(tx, repo, &manifest.digest)? {
@@ -106,6 +123,19 @@ pub fn remove_untagged(
     Ok(Removal::Done(removed))
 }
 
+/// Removes a manifest that was to go with an image, and whose turn did not come, unless something keeps it by now.
+pub(in crate::repos) fn remove_leftover(
+    tx: &mut Tx<'_>,
+    now: Millis,
+    repo: &RepoName,
+    name: &Digest,
+) -> Result<Removed, StateError> {
+    let rules = settings(tx, repo.root())?;
+    let mut removed = Removed::default();
+    with_image(tx, now, repo, &rules, name.clone(), &mut removed)?;
+    Ok(removed)
+}
+
 /// Removes a manifest that nothing keeps any more, and what lives with it: its referrers, what is named after it, its
 /// children that no other manifest lists.
 fn with_image(
@@ -117,11 +147,14 @@ fn with_image(
     removed: &mut Removed,
 ) -> Result<(), StateError> {
     let mut waiting = vec![image];
-    let mut gone = 0;
-    while let Some(digest) = waiting.pop()
-        && gone < WITH_IMAGE_CAP
-    {
+    while let Some(digest) = waiting.pop() {
         let key = (repo.clone(), digest.clone());
+        if removed.rows >= ROWS {
+            if tx.get(&MANIFESTS, &key)?.is_some() {
+                removal::leave(tx, now, repo, &digest)?;
+            }
+            continue;
+        }
         let Some(record) = tx.get(&MANIFESTS, &key)? else { continue };
         let about_another = match &record.subject {
             Some(subject) => tx.get(&MANIFESTS, &(repo.clone(), subject.clone()))?.is_some(),
@@ -141,8 +174,8 @@ fn with_image(
             }
         }
         delete_manifest(tx, now, repo, &digest)?;
-        gone += 1;
         removed.manifests += 1;
+        removed.rows += 1 + referrers.len() + children.len();
         waiting.extend(referrers.into_iter().map(|((_, _, referrer), _)| referrer));
         waiting.extend(children.into_iter().map(|((_, _, child), ())| child));
     }

@@ -6,7 +6,8 @@ use std::collections::BinaryHeap;
 use super::judge::{ManifestFacts, TagFacts};
 use crate::blobs;
 use crate::names::{Digest, Millis, RepoName, Tag};
-use crate::repos::tables::{MANIFESTS, ManifestRecord, PULLED, TAGS, TAGS_OF};
+use crate::repos::tables::{MANIFESTS, ManifestRecord, PULLED, TAGS_OF};
+use crate::repos::tags::seen_rows;
 use crate::repos::wanted;
 use crate::state::{Read, Scan, StateError};
 
@@ -89,8 +90,8 @@ pub fn survey_page(
     after: Option<&Tag>,
     limit: usize,
 ) -> Result<Vec<(Tag, Millis)>, StateError> {
-    let rows = view.scan(&TAGS, &below(repo, after), limit)?;
-    Ok(rows.into_iter().map(|((_, tag), record)| (tag, record.set_at)).collect())
+    let rows = seen_rows(view, repo, after.map(Tag::to_string), limit)?;
+    Ok(rows.into_iter().map(|(tag, record)| (tag, record.set_at)).collect())
 }
 
 fn below<K: crate::state::Key + Clone>(repo: &RepoName, after: Option<&K>) -> Scan {
@@ -128,9 +129,9 @@ pub fn tags_page(
     after: Option<&Tag>,
     limit: usize,
 ) -> Result<Vec<Surveyed>, StateError> {
-    let rows = view.scan(&TAGS, &below(repo, after), limit)?;
+    let rows = seen_rows(view, repo, after.map(Tag::to_string), limit)?;
     rows.into_iter()
-        .map(|((_, tag), record)| tag_facts(view, repo, newest, pending, tag, record.digest, record.set_at))
+        .map(|(tag, record)| tag_facts(view, repo, newest, pending, tag, record.digest, record.set_at))
         .collect()
 }
 

@@ -34,6 +34,8 @@ pub(in crate::server) struct Removed {
     manifests: u64,
     /// Their tags.
     tags: u64,
+    /// Grants on it, and on what lay below it, that were taken back.
+    grants: u64,
     /// Their bytes; those on disk that nothing else refers to go with the next collection.
     bytes: u64,
 }
@@ -59,10 +61,16 @@ pub(in crate::server) async fn delete(
     Params(params): Params<DeleteParams>,
 ) -> ApiResult<Json<Removed>> {
     caller.require(Action::Administer)?;
-    let (registry, asked) = (app.parts.registry.clone(), name.clone());
+    let (registry, access, asked) = (app.parts.registry.clone(), app.parts.access.clone(), name.clone());
     // It goes on also when the client stops waiting.
     let removal = tokio::spawn(async move {
-        registry.remove_repository(&caller.0, &asked, params.force, params.dry_run).await
+        let removal = registry.remove_repository(&caller.0, &asked, params.force, params.dry_run).await;
+        if !params.dry_run
+            && let Err(error) = access.reload().await
+        {
+            tracing::error!(%error, "grants that were taken back with a repository are still in memory");
+        }
+        removal
     });
     let removed = removal.await.map_err(|error| ApiError::internal("internal_error", &error))??;
     let totals = removed.totals;
@@ -71,6 +79,7 @@ pub(in crate::server) async fn delete(
         images: totals.images,
         manifests: totals.manifests,
         tags: totals.tags,
+        grants: removed.grants,
         bytes: totals.bytes,
     }))
 }
