@@ -390,3 +390,46 @@ fn repair_tells_what_does_not_fit_and_changes_nothing_until_it_is_told_to() {
     assert_eq!(try_push_blob(&server, "local/app", &lost).unwrap(), 201);
     assert!(pulls(&server, "local/app", &lost));
 }
+
+fn keep_one(server: &Server) {
+    let set = server.pantry(&["repo", "set", "local", "--keep-last", "1"]);
+    assert!(set.status.success(), "{}", show(&set));
+}
+
+fn has_tag(server: &Server, repository: &str, tag: &str) -> bool {
+    http().head(format!("{}/v2/{repository}/manifests/{tag}", server.url)).send().unwrap().status() == 200
+}
+
+#[test]
+fn a_dry_run_tells_what_retention_would_remove() {
+    let server = Server::start_with(&[BY_HAND]);
+    push(&server, "local/app", "v1", b"{\"a\":1}", &[b"1"]);
+    push(&server, "local/app", "v2", b"{\"a\":2}", &[b"2"]);
+    keep_one(&server);
+    let told = gc(&server, &["--dry-run"]);
+    assert_eq!((&told["counts"]["tags"], &told["found"]), (&json!(1), &json!(1)), "{told}");
+    assert_eq!(told["lines"], json!(["local/app:v1: no rule keeps it"]));
+    assert!(has_tag(&server, "local/app", "v1"), "a dry run changes nothing");
+    assert_eq!(gc(&server, &[])["counts"]["tags"], 1);
+    assert!(!has_tag(&server, "local/app", "v1") && has_tag(&server, "local/app", "v2"));
+}
+
+/// Once the schedule removed the first of it while it looked whether there was anything to do: no change told of it.
+#[test]
+fn what_retention_removes_by_the_schedule_is_in_the_report_of_a_change() {
+    let server = Server::start_with(&[("PANTRY_STORAGE_COLLECT_EVERY_SECONDS", "1")]);
+    push(&server, "local/app", "v1", b"{\"a\":1}", &[b"1"]);
+    push(&server, "local/app", "v2", b"{\"a\":2}", &[b"2"]);
+    keep_one(&server);
+    until("the tag is gone", || !has_tag(&server, "local/app", "v1"));
+    until("a report tells so", || {
+        let changes: Value =
+            server.json(&["changes"]);
+        let ids = changes["items"].as_array().unwrap().clone();
+        ids.iter().any(|change| {
+            let url = format!("{}/v1/reports/{}", server.url, change["id"].as_str().unwrap());
+            let report = http().get(url).send().unwrap();
+            report.status() == 200 && report.json::<Value>().unwrap()["counts"]["tags"] == 1
+        })
+    });
+}

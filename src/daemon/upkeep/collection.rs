@@ -38,9 +38,17 @@ impl Pass for Retention {
         account: &'a mut Account,
     ) -> BoxFuture<'a, Result<Option<String>, TaskFailure>> {
         Box::pin(async move {
-            // What the rules would remove is told by the preview of each repository.
             if order.dry_run {
-                return Ok(None);
+                if from.is_none() {
+                    account.count("removals_unfinished", self.0.unfinished_removals().await?);
+                }
+                let (found, lines, next) = self.0.retention_survey(from).await?;
+                account.note("images_judged", found.images);
+                account.count("tags", found.tags);
+                account.count("manifests", found.manifests);
+                account.omitted += (found.tags + found.manifests).saturating_sub(lines.len() as u64);
+                lines.into_iter().for_each(|line| account.tell(line));
+                return Ok(next);
             }
             let (found, next) = self.0.retention_page(from).await?;
             account.note("images_judged", found.images);

@@ -38,7 +38,7 @@ pub(in crate::daemon) struct KeeperParts {
     pub(in crate::daemon) grace: Duration,
     /// The time between two collections; none means never by itself.
     pub(in crate::daemon) every: Option<Duration>,
-    /// What runs at the beginning of each collection: retention. It can't be asked beforehand what it would find.
+    /// What runs at the beginning of each collection: retention.
     pub(in crate::daemon) before_collection: Vec<Arc<dyn Pass>>,
 }
 
@@ -166,13 +166,10 @@ impl Keeper {
 
     async fn finds_something(&self, order: &Order) -> Result<bool, TaskFailure> {
         let mut account = Account::default();
-        let first = self.0.parts.before_collection.len();
-        for (at, pass) in collection::passes(&self.0.parts).into_iter().enumerate() {
-            // Of these a page is done in order to see; the run goes on where the first one did something.
-            let order = Order { dry_run: at >= first, ..*order };
+        for pass in collection::passes(&self.0.parts) {
             let mut from = None;
             loop {
-                from = pass.step(from, &order, &mut account).await?;
+                from = pass.step(from, order, &mut account).await?;
                 if account.done > 0 {
                     return Ok(true);
                 }
