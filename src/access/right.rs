@@ -289,6 +289,17 @@ impl Reach {
         Self::Below(names)
     }
 
+    /// Whether it has a repository of this name, or one below it.
+    #[must_use]
+    pub fn touches(&self, root: &RepoName) -> bool {
+        match self {
+            Self::Everything => true,
+            Self::Below(names) => names
+                .iter()
+                .any(|name| is_below(root.as_str(), name.as_str()) || is_below(name.as_str(), root.as_str())),
+        }
+    }
+
     /// Whether there is no repository in it.
     #[must_use]
     pub fn is_empty(&self) -> bool {

@@ -159,6 +159,42 @@ fn no_secret_in_the_log(server: &Server) {
 }
 
 #[test]
+fn who_administers_a_repository_sees_its_settings_and_what_is_hidden_is_not_listed() {
+    let (server, url) = open_to_all();
+    let token = server.token();
+    let send = |path: &str, body: serde_json::Value| {
+        let answer = http().post(format!("{url}{path}")).bearer_auth(&token).json(&body).send().unwrap();
+        assert!(answer.status().is_success(), "{path}: {}", answer.text().unwrap());
+    };
+    send("/v1/repositories", serde_json::json!({"name": "secret"}));
+    for (user, role) in [("ada", "nobody"), ("rea", "reader")] {
+        send("/v1/users", serde_json::json!({"name": user, "password": "a password", "role": role}));
+    }
+    send(
+        "/v1/grants",
+        serde_json::json!({"subject": "user:ada", "pattern": "local", "rights": ["pull", "admin"]}),
+    );
+    send(
+        "/v1/grants",
+        serde_json::json!({"subject": "user:rea", "pattern": "local/team", "rights": ["pull"]}),
+    );
+    let get = |user: &str, path: &str| {
+        let answer = http().get(format!("{url}{path}")).basic_auth(user, Some("a password")).send().unwrap();
+        (answer.status().as_u16(), answer.json::<serde_json::Value>().unwrap())
+    };
+    for user in ["ada", "rea"] {
+        assert_eq!(get(user, "/v1/repositories/local").0, 200, "{user}");
+        let (status, list) = get(user, "/v1/repositories");
+        let names: Vec<_> = list["items"].as_array().unwrap().iter().map(|one| &one["name"]).collect();
+        assert_eq!((status, names), (200, vec!["local"]), "{user}");
+    }
+    // The reader is told of a hidden one what is told of one that is not there.
+    let (hidden, none) = (get("rea", "/v1/repositories/secret"), get("rea", "/v1/repositories/nonesuch"));
+    assert_eq!((hidden.0, none.0, &hidden.1["code"]), (404, 404, &none.1["code"]));
+    assert_eq!(get("ada", "/v1/repositories/secret").0, 403);
+}
+
+#[test]
 fn another_user_of_the_machine_reads_but_changes_nothing() {
     if !is_root() {
         return skip(

@@ -78,6 +78,16 @@ pub(in crate::server) struct DryRun {
     dry_run: bool,
 }
 
+/// Whether a repository is told to this caller: what it may pull or administer something in, as for `/v2/`; without the right to read
+/// the status what it administers.
+fn may_see(caller: &Caller, name: &str) -> bool {
+    let Ok(repo) = RepoName::parse(name) else { return false };
+    if !caller.0.may(Action::ReadStatus) {
+        return administers(caller, name).is_ok();
+    }
+    caller.0.reach().touches(&repo) || administers(caller, name).is_ok()
+}
+
 /// Refuses who administers neither the server nor this repository, before it is looked whether there is such.
 fn administers(caller: &Caller, name: &str) -> ApiResult<()> {
     match RepoName::parse(name) {

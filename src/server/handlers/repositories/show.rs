@@ -3,8 +3,9 @@
 use axum::Json;
 use axum::extract::State;
 
-use super::Repository;
+use super::{Repository, administers, may_see};
 use crate::access::Action;
+use crate::registry::RepositoryError;
 use crate::server::app::App;
 use crate::server::caller::Caller;
 use crate::server::errors::ApiResult;
@@ -24,6 +25,12 @@ pub(in crate::server) async fn show(
     caller: Caller,
     Segment(name): Segment,
 ) -> ApiResult<Json<Repository>> {
-    caller.require(Action::ReadStatus)?;
+    // The settings are for who reads the status, and for who may change them.
+    if administers(&caller, &name).is_err() {
+        caller.require(Action::ReadStatus)?;
+        if !may_see(&caller, &name) {
+            return Err(RepositoryError::Unknown(name).into());
+        }
+    }
     Ok(Json(app.parts.registry.repository(&name).await?.into()))
 }
