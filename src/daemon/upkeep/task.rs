@@ -67,11 +67,8 @@ impl Upkeep {
             if ctx.cancelled() {
                 return Err(TaskFailure::new("cancelled", "the run was aborted; what it did stays done"));
             }
-            let lines = place.account.lines.len();
+            // The lines name repositories, so they stand in the report alone, which is for administrators.
             let next = pass.step(place.from.take(), &order, &mut place.account).await?;
-            for line in place.account.lines.get(lines..).unwrap_or_default() {
-                ctx.log(line).await;
-            }
             ctx.progress(place.account.seen, 0, "looked at");
             if next.is_none() {
                 at += 1;
@@ -94,9 +91,6 @@ impl Upkeep {
             account.counts.iter().map(|(name, number)| format!("{name} {number}")).collect();
         let figures = if figures.is_empty() { "nothing to do".to_owned() } else { figures.join(", ") };
         ctx.log(&figures).await;
-        if account.omitted > 0 {
-            ctx.log(&format!("{} more lines are not shown", account.omitted)).await;
-        }
         (self.completed)(&account, &asked.order);
         let now = ctx.now();
         let record = ReportRecord {
