@@ -17,8 +17,8 @@ const HANDSHAKE: u8 = 22;
 /// the answer lost with it.
 const DRAINED: usize = 64 * 1024;
 
-const PLAIN_BODY: &str = "{\"errors\":[{\"code\":\"TLS_REQUIRED\",\"message\":\"this port speaks HTTPS, and the request came as \
-plain HTTP\",\"detail\":{\"hint\":\"begin the address with https://; the certificate to trust is told by `pantry status` on \
+const PLAIN_BODY: &str = "{\"errors\":[{\"code\":\"UNSUPPORTED\",\"message\":\"this port speaks HTTPS, and the request came as \
+plain HTTP\",\"detail\":{\"code\":\"TLS_REQUIRED\",\"hint\":\"begin the address with https://; the certificate to trust is told by `pantry status` on \
 the server\"}}]}\n";
 
 /// How a connection begins.
@@ -64,10 +64,10 @@ pub(super) async fn begin(mut stream: TcpStream, tls: &Tls, patience: Duration) 
 async fn refuse(stream: &mut TcpStream) -> io::Result<()> {
     let mut read = Vec::new();
     let mut piece = [0_u8; 4096];
-    while read.len() < DRAINED && !read.windows(4).any(|window| window == b"\r\n\r\n") {
-        match stream.read(&mut piece).await? {
-            0 => break,
-            length => read.extend_from_slice(&piece[..length]),
+    loop {
+        let length = stream.read(&mut piece).await?;
+        if length == 0 || ends(&mut read, &piece[..length]) || read.len() >= DRAINED {
+            break;
         }
     }
     let answer = format!(
@@ -80,4 +80,32 @@ async fn refuse(stream: &mut TcpStream) -> io::Result<()> {
     // Until the client has taken it.
     while stream.read(&mut piece).await? > 0 {}
     Ok(())
+}
+
+/// Adds what came to a head; whether the head is at its end. Looks at no byte again but the last three.
+fn ends(read: &mut Vec<u8>, piece: &[u8]) -> bool {
+    let from = read.len().saturating_sub(3);
+    read.extend_from_slice(piece);
+    read[from..].windows(4).any(|window| window == b"\r\n\r\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::ends;
+
+    #[test]
+    fn the_end_of_a_head_is_seen_however_it_is_cut() {
+        let head = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+        for size in 1..=head.len() {
+            let mut read = Vec::new();
+            let ended: Vec<bool> = head.chunks(size).map(|piece| ends(&mut read, piece)).collect();
+            let (last, before) = ended.split_last().expect("there are pieces");
+            assert!(*last && !before.contains(&true), "pieces of {size}");
+        }
+        // Long heads that come byte by byte cost no more than their length.
+        let mut read = Vec::new();
+        let began = std::time::Instant::now();
+        assert!((0..1_000_000).all(|_| !ends(&mut read, b"a")));
+        assert!(began.elapsed() < std::time::Duration::from_secs(20));
+    }
 }
