@@ -47,6 +47,17 @@ pub struct UserChange {
     pub role: Option<Role>,
     /// Whether nobody gets in as this user.
     pub disabled: Option<bool>,
+    /// The groups that the user is in from now on; also for one of the file of passwords.
+    pub groups: Option<Vec<AccountName>>,
+}
+
+impl UserChange {
+    /// Whether nothing is to be another way.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        let Self { password, role, disabled, groups } = self;
+        password.is_none() && role.is_none() && disabled.is_none() && groups.is_none()
+    }
 }
 
 /// An API token to be made.
@@ -167,22 +178,54 @@ impl Access {
         name: &AccountName,
         change: UserChange,
     ) -> Result<UserView, AccessError> {
-        let only_password = change.role.is_none() && change.disabled.is_none();
+        let UserChange { password, role, disabled, groups } = change;
+        let recorded = password.is_some() || role.is_some() || disabled.is_some();
+        let only_password = role.is_none() && disabled.is_none() && groups.is_none();
         if !(only_password && is_self(by, name)) {
             administers(by)?;
         }
-        self.must_be_of_records(name)?;
-        let password = match &change.password {
+        if recorded || groups.is_none() {
+            self.must_be_of_records(name)?;
+        }
+        if let Some(groups) = &groups {
+            let members: usize = self.directory().accounts.values().map(|account| account.groups.len()).sum();
+            if members + groups.len() > MEMBERS_CAP {
+                return Err(AccessError::TooMany { what: "memberships", cap: MEMBERS_CAP });
+            }
+        }
+        let password = match &password {
             Some(password) => Some(self.hash_password(password).await?),
             None => None,
         };
         let mut what = Vec::new();
         what.extend(password.as_ref().map(|_| "password".to_owned()));
-        what.extend(change.role.map(|role| format!("role {}", role.as_str())));
-        what.extend(change.disabled.map(|off| if off { "disabled" } else { "enabled" }.to_owned()));
+        what.extend(role.map(|role| format!("role {}", role.as_str())));
+        what.extend(groups.as_ref().map(|groups| {
+            let names: Vec<&str> = groups.iter().map(AccountName::as_str).collect();
+            format!("groups {}", names.join(" "))
+        }));
+        what.extend(disabled.map(|off| if off { "disabled" } else { "enabled" }.to_owned()));
         let event = event(by, "access.user.change", &format!("user:{name}"), &what.join(", "));
         let (key, now, generation) = (name.to_string(), self.now(), self.fresh_generation());
+        let access = self.clone();
         self.change(event, move |tx| {
+            if let Some(groups) = &groups {
+                // As it is at this moment: who changes something is alone.
+                let directory = access.directory();
+                let Some(account) = directory.accounts.get(key.as_str()) else {
+                    return Ok(Err(AccessError::UserUnknown { name: key.clone() }));
+                };
+                for gone in account.groups.iter().filter(|own| !groups.iter().any(|new| new.as_str() == *own))
+                {
+                    tx.delete(&MEMBERS, &(gone.clone(), key.clone()))?;
+                }
+                for group in groups {
+                    tx.put(&MEMBERS, &(group.to_string(), key.clone()), &())?;
+                }
+                if !recorded {
+                    return Ok(Ok(()));
+                }
+            }
             let Some(mut record) = tx.get(&USERS, &key)? else {
                 return Ok(Err(AccessError::UserUnknown { name: key.clone() }));
             };
@@ -190,9 +233,9 @@ impl Access {
                 record.password = Some(password.clone());
                 record.password_set_at = Some(now);
             }
-            record.role = change.role.unwrap_or(record.role);
-            record.disabled = change.disabled.unwrap_or(record.disabled);
-            if password.is_some() || change.disabled.is_some() {
+            record.role = role.unwrap_or(record.role);
+            record.disabled = disabled.unwrap_or(record.disabled);
+            if password.is_some() || disabled.is_some() {
                 record.generation = generation;
             }
             tx.put(&USERS, &key, &record)?;

@@ -50,16 +50,19 @@ pub enum Refused {
 /// How logins ended, since the start.
 #[derive(Debug, Default)]
 pub(super) struct Counts {
+    accepted: AtomicU64,
     passed: AtomicU64,
     wrong: AtomicU64,
     stale: AtomicU64,
     limited: AtomicU64,
 }
 
-/// How logins ended, since the start: a login is a password that was computed, or a token that was refused.
+/// How it ended that credentials were shown, since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LoginCounts {
-    /// Passwords that fitted.
+    /// Credentials that counted: passwords, also those that were remembered, and tokens.
+    pub accepted: u64,
+    /// Passwords that were computed and fitted.
     pub passed: u64,
     /// Passwords and API tokens that did not.
     pub wrong: u64,
@@ -78,6 +81,12 @@ impl Access {
     /// # Errors
     /// [`Refused`].
     pub async fn identify(&self, shown: Shown<'_>, from: Option<IpAddr>) -> Result<Principal, Refused> {
+        let found = self.find(shown, from).await?;
+        self.0.logins.accepted.fetch_add(1, Ordering::Relaxed);
+        Ok(found)
+    }
+
+    async fn find(&self, shown: Shown<'_>, from: Option<IpAddr>) -> Result<Principal, Refused> {
         let presented = match shown {
             Shown::Bearer(presented) if !presented.starts_with(token::PREFIX) => {
                 return self.bearer(presented).ok_or_else(|| {
@@ -105,6 +114,7 @@ impl Access {
     pub fn login_counts(&self) -> LoginCounts {
         let counts = &self.0.logins;
         LoginCounts {
+            accepted: counts.accepted.load(Ordering::Relaxed),
             passed: counts.passed.load(Ordering::Relaxed),
             wrong: counts.wrong.load(Ordering::Relaxed),
             stale: counts.stale.load(Ordering::Relaxed),

@@ -334,3 +334,35 @@ async fn a_bearer_is_worth_what_it_says_and_what_its_subject_may_now() {
     assert!(nobody.refresh.is_none() && nobody.scope.is_empty());
     assert!(bearer(&nobody.token).unwrap().is_anonymous());
 }
+
+#[tokio::test]
+async fn a_user_and_the_groups_change_in_one_step_or_not_at_all() {
+    let world = World::new(Mode::Token).await;
+    user(&world, "ann", "the password").await;
+    let groups = |names: &[&str]| Some(names.iter().map(|text| name(text)).collect::<Vec<_>>());
+    let change = |password: &str, names: &[&str]| UserChange {
+        password: Some(password.to_owned()),
+        role: Some(Role::Reader),
+        groups: groups(names),
+        ..UserChange::default()
+    };
+    let told = world
+        .access
+        .update_user(&root(), &name("ann"), change("a second one", &["dev", "ops"]))
+        .await
+        .unwrap();
+    assert_eq!((told.role, told.groups), (Role::Reader, vec!["dev".to_owned(), "ops".to_owned()]));
+    // What is wrong with one part keeps the others from being done.
+    let refused = world.access.update_user(&root(), &name("ann"), change("x", &["qa"])).await.unwrap_err();
+    assert_eq!(refused.code(), "password_invalid");
+    assert_eq!(world.access.user("ann").unwrap().groups, ["dev", "ops"]);
+    let only = UserChange { groups: groups(&["ops", "qa"]), ..UserChange::default() };
+    let told = world.access.update_user(&root(), &name("ann"), only.clone()).await.unwrap();
+    assert_eq!(told.groups, ["ops", "qa"]);
+    let ann = login(&world, "ann", "a second one").await.unwrap();
+    assert_eq!(world.access.update_user(&ann, &name("ann"), only).await.unwrap_err().code(), "forbidden");
+    let counts = world.access.login_counts();
+    assert_eq!((counts.accepted, counts.wrong), (1, 0));
+    login(&world, "ann", "a second one").await.unwrap();
+    assert_eq!(world.access.login_counts().accepted, 2, "also what was remembered");
+}

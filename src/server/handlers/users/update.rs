@@ -55,22 +55,10 @@ pub(in crate::server) async fn update(
     }
     let UserPatch { password, role, disabled, groups } = sent(body).await?;
     let access = &app.parts.access;
-    let unknown = || AccessError::UserUnknown { name: name.to_string() };
-    if groups.is_some() {
-        caller.require(Action::Administer)?;
+    let change = UserChange { password, role, disabled, groups };
+    if change.is_empty() {
+        let user = access.user(name.as_str());
+        return Ok(Json(user.ok_or_else(|| AccessError::UserUnknown { name: name.to_string() })?));
     }
-    if password.is_some() || role.is_some() || disabled.is_some() {
-        access.update_user(&caller.0, &name, UserChange { password, role, disabled }).await?;
-    }
-    let mut user = access.user(name.as_str()).ok_or_else(unknown)?;
-    if let Some(groups) = groups {
-        for group in groups.iter().filter(|group| !user.groups.iter().any(|own| own == group.as_str())) {
-            access.add_member(&caller.0, group, &name).await?;
-        }
-        for gone in user.groups.iter().filter(|own| !groups.iter().any(|group| group.as_str() == *own)) {
-            access.remove_member(&caller.0, &AccountName::parse(gone)?, &name).await?;
-        }
-        user = access.user(name.as_str()).ok_or_else(unknown)?;
-    }
-    Ok(Json(user))
+    Ok(Json(access.update_user(&caller.0, &name, change).await?))
 }
