@@ -45,14 +45,8 @@ struct Inner {
     requests: Family<Answered, Counter>,
     latency: Family<Route, Histogram, fn() -> Histogram>,
     blob_bytes: Family<Direction, Counter>,
-    logins: Family<Outcome, Counter>,
     crowd: OnceLock<Crowd>,
     measured: Measured,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Outcome {
-    outcome: &'static str,
 }
 
 fn latency() -> Histogram {
@@ -80,22 +74,8 @@ impl Metrics {
             "Bytes of blobs that clients sent (in) and got (out)",
             blob_bytes.clone(),
         );
-        let logins = Family::default();
-        registry.register(
-            "logins",
-            "Requests with credentials: accepted, refused (they are not valid), limited (too many attempts)",
-            logins.clone(),
-        );
         let measured = Measured::register(&mut registry);
-        Self(Arc::new(Inner {
-            registry,
-            requests,
-            latency,
-            blob_bytes,
-            logins,
-            crowd: OnceLock::new(),
-            measured,
-        }))
+        Self(Arc::new(Inner { registry, requests, latency, blob_bytes, crowd: OnceLock::new(), measured }))
     }
 
     pub(super) fn answered(&self, route: &str, method: &http::Method, code: u16, took: Duration) {
@@ -114,16 +94,6 @@ impl Metrics {
 
     pub(super) fn bytes_out(&self, bytes: usize) {
         self.0.blob_bytes.get_or_create(&Direction { direction: "out" }).inc_by(bytes as u64);
-    }
-
-    /// Counts a request that came with credentials, by the status that it was answered with.
-    pub(super) fn login(&self, code: u16) {
-        let outcome = match code {
-            401 => "refused",
-            429 => "limited",
-            _ => "accepted",
-        };
-        self.0.logins.get_or_create(&Outcome { outcome }).inc();
     }
 
     /// Whose connections are told; the first call counts.

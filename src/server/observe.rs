@@ -8,7 +8,7 @@ use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use futures_util::FutureExt as _;
-use http::{HeaderName, HeaderValue, header};
+use http::{HeaderName, HeaderValue};
 
 use super::connection::Connection;
 use super::errors::{ApiError, Internal, write_body};
@@ -44,7 +44,6 @@ pub(super) async fn observe(State(observer): State<Observer>, request: Request, 
     let method = request.method().clone();
     let path = request.uri().path().to_owned();
     let route = request.extensions().get::<MatchedPath>().cloned();
-    let credentials = request.headers().contains_key(header::AUTHORIZATION);
     let connection = request.extensions().get::<Connection>().copied();
     let answer = AssertUnwindSafe(next.run(request)).catch_unwind().await;
     let mut response = answer.unwrap_or_else(|panic| {
@@ -64,9 +63,6 @@ pub(super) async fn observe(State(observer): State<Observer>, request: Request, 
     let took = started.elapsed();
     let status = response.status().as_u16();
     observer.metrics.answered(route, &method, status, took);
-    if credentials {
-        observer.metrics.login(status);
-    }
     let from = match connection {
         Some(Connection::Tcp { remote, .. }) => remote.to_string(),
         Some(Connection::Local { uid, .. }) => format!("uid:{uid}"),

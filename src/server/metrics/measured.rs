@@ -10,6 +10,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
+use crate::access::LoginCounts;
 use crate::repos::Totals;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -21,6 +22,11 @@ struct Ended {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct OfRepository {
     repository: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Outcome {
+    outcome: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -55,6 +61,7 @@ pub(in crate::server) struct Measured {
     pub(in crate::server) collected_bytes: Counter,
     changes_ended: Family<Ended, Counter>,
     retired: Family<What, Counter>,
+    logins: Family<Outcome, Counter>,
     repositories: Repositories,
     /// The repositories that are told, so that one that was removed is told no longer.
     told: Mutex<BTreeSet<String>>,
@@ -144,6 +151,11 @@ impl Measured {
             "Changes that ended, by kind and result",
             own.changes_ended.clone(),
         );
+        registry.register(
+            "logins",
+            "Requests with credentials: accepted, refused (they are not valid), limited (too many attempts)",
+            own.logins.clone(),
+        );
         registry.register("retention_removed", "What retention rules removed", own.retired.clone());
         for (family, name, help) in own.repositories.counters() {
             registry.register(name, help, family.clone());
@@ -157,6 +169,13 @@ impl Measured {
     pub(in crate::server) fn change_ended(&self, kind: &str, result: &'static str, count: u64) {
         let label = Ended { kind: kind.to_owned(), result };
         self.changes_ended.get_or_create(&label).inner().store(count, Ordering::Relaxed);
+    }
+
+    pub(in crate::server) fn logins(&self, counts: LoginCounts) {
+        let LoginCounts { accepted, wrong, stale, limited, .. } = counts;
+        for (outcome, count) in [("accepted", accepted), ("refused", wrong + stale), ("limited", limited)] {
+            self.logins.get_or_create(&Outcome { outcome }).inner().store(count, Ordering::Relaxed);
+        }
     }
 
     pub(in crate::server) fn retired(&self, tags: u64, manifests: u64) {

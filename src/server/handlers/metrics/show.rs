@@ -48,6 +48,7 @@ pub(in crate::server) async fn show(State(app): State<App>, caller: Caller) -> A
     measured.uploads_open.set(i64::try_from(registry.open_uploads()).unwrap_or(i64::MAX));
     let (tags, manifests) = registry.retired();
     measured.retired(tags, manifests);
+    measured.logins(app.parts.access.login_counts());
     let (open, accepted, refused) = app.metrics.connections();
     measured.connections_open.set(i64::try_from(open).unwrap_or(i64::MAX));
     measured.connections_accepted.inner().store(accepted, Ordering::Relaxed);
