@@ -3,7 +3,8 @@
 //! - Bytes come in by [`Blobs::begin`] (a stream, hashed and written while it arrives), [`Blobs::put`] or
 //!   [`Blobs::put_reader_blocking`], and become [`Stored`]: durable, or small enough to be written with the record
 //!   that names them. They are *known* only once [`link`] was called in the transaction of that record.
-//! - Bytes go out by [`Blobs::open_blob`] as a stream of pieces, or whole by [`Blobs::read_small`].
+//! - Bytes go out by [`Blobs::open_blob`] as a stream of pieces, hashed beforehand by
+//!   [`Blobs::open_verified`], or whole by [`Blobs::read_small`].
 //! - [`link`], [`link_known`] and [`unlink`] keep the one table of references that collection asks.
 //! - An upload may be suspended and resumed, in another request or another process.
 //! - [`Blobs::collect`] takes away what nobody refers to, a page a call, while everything else goes on;
@@ -34,6 +35,7 @@ mod references;
 mod sink;
 mod totals;
 mod uploads;
+mod verified;
 mod verify;
 mod writer;
 

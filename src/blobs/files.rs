@@ -54,6 +54,10 @@ pub(crate) struct Status {
     pub(crate) length: u64,
     /// How many names it has.
     pub(crate) names: u64,
+    /// Which file it is, of those of its disk.
+    pub(crate) number: u64,
+    /// When it was written to last.
+    pub(crate) modified: SystemTime,
 }
 
 /// A file system. Nothing is durable before [`OpenFile::sync`] (content) and [`Files::sync_folder`] (names) returned.
@@ -80,7 +84,7 @@ pub(crate) trait OpenFile: Send + Sync + fmt::Debug {
     fn write_at(&self, pieces: &[IoSlice<'_>], offset: u64) -> io::Result<usize>;
     /// Reads from `offset` into the spare room of `buffer`; gives how many bytes, 0 at the end.
     fn read_at(&self, buffer: &mut Vec<u8>, offset: u64) -> io::Result<usize>;
-    /// Length and names.
+    /// Length, names, and whether it is the same as before.
     fn status(&self) -> io::Result<Status>;
     /// Makes it so long, by cutting it off.
     fn cut(&self, length: u64) -> io::Result<()>;

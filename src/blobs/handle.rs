@@ -13,6 +13,7 @@ use super::pins::Pins;
 use super::reader::Buffers;
 use super::references::{INLINE_BYTES, Place, find, is_known};
 use super::sink::{Active, Sink};
+use super::verified::Verified;
 use super::{BlobError, Reader, Stored, Writer, uploads};
 use crate::names::{Algorithm, Clock, Digest, Faults, Random, UploadId};
 use crate::state::State;
@@ -34,6 +35,7 @@ pub(super) struct Inner {
     pub(super) active: Active,
     pub(super) buffers: Arc<Buffers>,
     pub(super) pins: Arc<Pins>,
+    pub(super) verified: Verified,
 }
 
 impl Blobs {
@@ -65,7 +67,9 @@ impl Blobs {
         blocking(move || {
             let layout = Layout::make(&*files, &root)?;
             let (active, buffers, pins) = (Active::default(), Arc::default(), Arc::default());
-            let inner = Inner { files, layout, state, clock, random, faults, active, buffers, pins };
+            let verified = Verified::default();
+            let inner =
+                Inner { files, layout, state, clock, random, faults, active, buffers, pins, verified };
             let expired = uploads::sweep_expired(&inner)?;
             let unnamed = uploads::sweep_unnamed(&inner)?;
             if expired + unnamed > 0 {

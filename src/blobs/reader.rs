@@ -8,7 +8,8 @@ use bytes::Bytes;
 use futures_util::stream::{self, BoxStream, StreamExt as _};
 use tokio::task::{JoinHandle, spawn_blocking};
 
-use super::files::{OpenFile, Sequential};
+use super::files::{OpenFile, Sequential, Status};
+use crate::names::{Digest, Sha256Stream};
 
 /// How many bytes a piece has; the last may have less.
 pub(super) const PIECE_BYTES: usize = 256 * 1_024;
@@ -101,6 +102,33 @@ impl Reader {
                 stream::unfold(pieces, Pieces::next).boxed()
             }
         }
+    }
+
+    /// Which file is read, as it is at this moment; none where the bytes are in memory.
+    pub(super) fn status(&self) -> io::Result<Option<Status>> {
+        match &self.source {
+            Source::Inline(_) => Ok(None),
+            Source::File { file, .. } => file.status().map(Some),
+        }
+    }
+
+    /// Tells whether the bytes are those of the digest, for threads that may block. Holds one piece at a time.
+    pub(super) fn is(&self, digest: &Digest) -> io::Result<bool> {
+        let Source::File { file, buffers } = &self.source else { return Ok(true) };
+        let mut hash = Sha256Stream::default();
+        let mut lent = Lent { buffer: buffers.take(), buffers: Arc::clone(buffers) };
+        let mut at = 0;
+        while at < self.size {
+            let length = usize::try_from(self.size - at).unwrap_or(PIECE_BYTES).min(PIECE_BYTES);
+            lent.buffer.clear();
+            match fill(&**file, &mut lent.buffer, at, length) {
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(false),
+                filled => filled?,
+            }
+            hash.update(&lent.buffer);
+            at += length as u64;
+        }
+        Ok(hash.finish() == *digest)
     }
 
     /// The whole blob, for threads that may block. A file that turns out shorter gives an error, never a clean end.

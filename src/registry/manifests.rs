@@ -8,7 +8,7 @@ use super::blobs::event;
 use super::{Conditions, Registry, RegistryError};
 use crate::access::{Principal, Right};
 use crate::audit;
-use crate::blobs::INLINE_BYTES;
+use crate::blobs::{INLINE_BYTES, Reader};
 use crate::names::{Algorithm, Digest, Reference, RepoName, Tag};
 use crate::repos::{self, ParsedManifest, StoredManifest};
 use crate::state::StateError;
@@ -170,6 +170,14 @@ impl Registry {
                 Err(error.into())
             }
         }
+    }
+
+    /// Opens the bytes of a manifest that was found, to be read piece by piece: they are hashed before the first one is.
+    ///
+    /// # Errors
+    /// [`RegistryError::Blobs`] when they cannot be read, or are not what their digest says.
+    pub async fn open_manifest(&self, found: &StoredManifest) -> Result<Reader, RegistryError> {
+        Ok(self.0.blobs.open_verified(&found.stored).await?)
     }
 
     /// Removes a tag, or by digest a manifest with all its tags.

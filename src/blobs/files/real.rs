@@ -87,7 +87,8 @@ impl OpenFile for RealFile {
         if !found.is_file() {
             return Err(ErrorKind::IsADirectory.into());
         }
-        Ok(Status { length: found.len(), names: found.nlink() })
+        let (names, number) = (found.nlink(), found.ino());
+        Ok(Status { length: found.len(), names, number, modified: found.modified()? })
     }
 
     fn cut(&self, length: u64) -> io::Result<()> {

@@ -520,7 +520,9 @@ impl OpenFile for SimulatedFile {
         let node = Node::File(self.file);
         let names = platter.folders.values().flat_map(|folder| folder.seen.values());
         let names = names.filter(|found| **found == node).count() as u64;
-        Ok(Status { length: platter.content(self.file).seen.len() as u64, names })
+        let length = platter.content(self.file).seen.len() as u64;
+        // Its files have no times; who compares sees each as the same for as long as its length is.
+        Ok(Status { length, names, number: self.file as u64, modified: std::time::SystemTime::UNIX_EPOCH })
     }
 
     fn cut(&self, length: u64) -> io::Result<()> {

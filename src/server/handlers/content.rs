@@ -12,12 +12,15 @@ use http::{HeaderValue, Method, StatusCode, header};
 use super::v2::{CONTENT_DIGEST, V2, set};
 use crate::names::Digest;
 use crate::registry::{BlobFound, ByteRange, Registry, RegistryError, parse_byte_range};
+use crate::repos::StoredManifest;
 use crate::server::errors::ApiResult;
 
 /// Where the bytes come from.
 #[derive(Clone)]
 pub(super) enum Source {
     Blob(Registry, BlobFound),
+    /// Bytes that are hashed again before they go out.
+    Manifest(Registry, StoredManifest),
     Memory(Bytes),
 }
 
@@ -28,6 +31,7 @@ impl Source {
     ) -> Result<BoxStream<'static, io::Result<Bytes>>, RegistryError> {
         match self {
             Self::Blob(registry, found) => Ok(registry.open(found).await?.stream(range)),
+            Self::Manifest(registry, found) => Ok(registry.open_manifest(found).await?.stream(range)),
             Self::Memory(bytes) => {
                 let at = |offset: u64| usize::try_from(offset).unwrap_or(bytes.len()).min(bytes.len());
                 let part = range.map_or(bytes.clone(), |range| bytes.slice(at(range.start)..at(range.end)));
@@ -101,7 +105,7 @@ impl<'a> Answer<'a> {
                     self.v2.metrics.bytes_out(bytes.len());
                     sized(StatusCode::OK, self.kind, self.size, bytes.into())
                 }
-                Source::Blob(..) => {
+                Source::Blob(..) | Source::Manifest(..) => {
                     let body = self.counted(source.pieces(None).await?);
                     sized(StatusCode::OK, self.kind, self.size, body)
                 }

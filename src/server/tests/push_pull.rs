@@ -136,3 +136,30 @@ async fn deleting_takes_what_was_named_and_nothing_else() {
         b"layer"[..]
     );
 }
+
+#[tokio::test]
+async fn a_large_manifest_that_rotted_never_goes_out() {
+    let world = World::new().await;
+    world.push_blob("local/app", b"{}").await;
+    world.push_blob("local/app", b"layer").await;
+    let mut manifest = image(b"layer");
+    manifest["annotations"] = json!({"note": "x".repeat(700_000)});
+    world.put_manifest("local/app", "v1", IMAGE, &manifest).await.is(201);
+    let text = manifest.to_string();
+    let digest = Digest::of(text.as_bytes());
+    let path = "/v2/local/app/manifests/v1";
+    assert_eq!(world.get(path).await.is(200).body, text.as_bytes());
+    let part = world.send(Method::GET, path, &[("range", "bytes=10-19,600000-600009")], Body::empty()).await;
+    assert_eq!(part.is(206).header("docker-content-digest"), digest.to_string());
+    let file = world.folder.path().join(format!("blobs/sha256/{}/{}", &digest.hex()[..2], digest.hex()));
+    let mut bytes = fs_err::read(&file).unwrap();
+    assert_eq!(bytes, text.as_bytes());
+    bytes[600_000] ^= 1;
+    let aside = file.with_extension("aside");
+    fs_err::rename(&file, &aside).unwrap();
+    fs_err::write(&file, &bytes).unwrap();
+    // It is another file now, so that it does not help that the first one was looked at a moment ago.
+    let rotten = world.get(path).await;
+    assert!(rotten.status.is_server_error() || rotten.status == StatusCode::NOT_FOUND, "{}", rotten.status);
+    assert_ne!(rotten.code(), "BLOB_UNKNOWN");
+}
