@@ -44,15 +44,15 @@ mod tests;
 
 pub use accept::{Bound, Server};
 pub use app::{SandboxProbe, ServerParts};
-pub use error::ServerError;
-pub use router::openapi;
-pub use upkeep::{Upkeep, UpkeepFigures, UpkeepReport, UpkeepWork};
 #[cfg(any(test, feature = "fault-points"))]
 #[doc(hidden)]
 pub use caller::read_authorization;
+pub use error::ServerError;
 #[cfg(any(test, feature = "fault-points"))]
 #[doc(hidden)]
 pub use handlers::token::form::read_form;
+pub use router::openapi;
+pub use upkeep::{Upkeep, UpkeepFigures, UpkeepReport, UpkeepWork};
 #[cfg(any(test, feature = "fault-points"))]
 #[doc(hidden)]
 pub use v2_path::read_v2_path;

@@ -24,6 +24,9 @@ const SWEEP_EVERY: Duration = Duration::from_hours(1);
 /// So many uploads are kept open; the one idle longest makes room.
 const OPEN_CAP: usize = 256;
 
+/// So many of them are one principal's, or where nobody known pushes one address's; others find room whatever these do.
+const SHARE: usize = OPEN_CAP / 4;
+
 /// A request that gets no byte for so long leaves its upload to the next one that wants to write to it.
 const GRACE: Duration = Duration::from_secs(1);
 /// At the end of the process uploads that are in use are waited for so long, all together.
@@ -40,6 +43,9 @@ struct UploadRecord {
     owner: String,
     /// After this the upload may be removed.
     lease_until: Millis,
+    /// Whose share it counts in.
+    #[serde(default)]
+    holder: String,
 }
 record!(UploadRecord, 1);
 
@@ -56,6 +62,8 @@ pub(super) struct Sessions {
 
 struct Entry {
     repo: RepoName,
+    /// Whose share it counts in.
+    holder: Arc<str>,
     slot: Arc<AsyncMutex<Slot>>,
     standing: Arc<Standing>,
     touched: Millis,
@@ -154,6 +162,7 @@ struct Slot {
     writer: Option<Writer>,
     /// A record of it exists, which its end must remove.
     recorded: bool,
+    holder: Arc<str>,
 }
 
 impl Slot {
@@ -178,24 +187,26 @@ impl Sessions {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Begins an upload of a blob that will be named by this algorithm, as far as known.
+    /// Begins an upload of a blob that will be named by this algorithm, as far as known; it counts in the share of its
+    /// holder.
     pub(super) async fn begin(
         &self,
         repo: &RepoName,
         algorithm: Algorithm,
+        holder: &str,
     ) -> Result<UploadId, RegistryError> {
-        self.make_room().await?;
+        self.make_room(holder).await?;
         let writer = self.blobs.begin_named(algorithm).await?;
         let id = writer.id().clone();
-        self.insert(id.clone(), repo.clone(), writer, false);
+        self.insert(id.clone(), repo.clone(), holder.into(), writer, false);
         Ok(id)
     }
 
-    fn insert(&self, id: UploadId, repo: RepoName, writer: Writer, recorded: bool) {
+    fn insert(&self, id: UploadId, repo: RepoName, holder: Arc<str>, writer: Writer, recorded: bool) {
         let standing = Arc::new(Standing::default());
         standing.received.store(writer.written(), Ordering::Release);
-        let slot = Arc::new(AsyncMutex::new(Slot { writer: Some(writer), recorded }));
-        let entry = Entry { repo, slot, standing, touched: self.clock.now() };
+        let slot = Arc::new(AsyncMutex::new(Slot { writer: Some(writer), recorded, holder: holder.clone() }));
+        let entry = Entry { repo, holder, slot, standing, touched: self.clock.now() };
         self.map().insert(id, entry);
     }
 
@@ -255,12 +266,10 @@ impl Sessions {
         }
         let key = id.clone();
         let record = self.state.read(move |view| view.get(&UPLOADS, &key)).await?;
-        if record.is_none_or(|record| record.repo != *repo) {
-            return Err(RegistryError::UploadUnknown);
-        }
-        self.make_room().await?;
+        let record = record.filter(|record| record.repo == *repo).ok_or(RegistryError::UploadUnknown)?;
+        self.make_room(&record.holder).await?;
         let writer = self.blobs.resume(id).await?.ok_or(RegistryError::UploadUnknown)?;
-        self.insert(id.clone(), repo.clone(), writer, true);
+        self.insert(id.clone(), repo.clone(), record.holder.into(), writer, true);
         Ok(())
     }
 
@@ -273,7 +282,7 @@ impl Sessions {
     ) -> Result<(), RegistryError> {
         held.writer()?.flush().await?;
         held.slot.recorded = true;
-        let record = self.record_of(repo);
+        let record = self.record_of(repo, &held.slot);
         let key = id.clone();
         // Both at once, so that they share a commit.
         let put = self.state.write(move |tx| tx.put(&UPLOADS, &key, &record));
@@ -282,9 +291,9 @@ impl Sessions {
         Ok(put?)
     }
 
-    fn record_of(&self, repo: &RepoName) -> UploadRecord {
-        let lease_until = self.clock.now().after(LIFETIME);
-        UploadRecord { repo: repo.clone(), owner: "registry".to_owned(), lease_until }
+    fn record_of(&self, repo: &RepoName, slot: &Slot) -> UploadRecord {
+        let (lease_until, holder) = (self.clock.now().after(LIFETIME), slot.holder.to_string());
+        UploadRecord { repo: repo.clone(), owner: "registry".to_owned(), lease_until, holder }
     }
 
     /// Takes the writer out for good; the session is gone whatever comes of it.
@@ -305,14 +314,17 @@ impl Sessions {
         Ok(())
     }
 
-    /// Sees that one more may be opened.
-    async fn make_room(&self) -> Result<(), RegistryError> {
+    /// Sees that one more of this holder may be opened: one that is idle makes room, the holder's own when its share is
+    /// used up.
+    async fn make_room(&self, holder: &str) -> Result<(), RegistryError> {
         let oldest = {
             let map = self.map();
-            if map.len() < OPEN_CAP {
+            let own = map.values().filter(|entry| *entry.holder == *holder).count();
+            if own < SHARE && map.len() < OPEN_CAP {
                 return Ok(());
             }
-            let idle = map.iter().filter(|(_, entry)| entry.slot.try_lock().is_ok());
+            let within = map.iter().filter(|(_, entry)| own < SHARE || *entry.holder == *holder);
+            let idle = within.filter(|(_, entry)| entry.slot.try_lock().is_ok());
             idle.min_by_key(|(_, entry)| entry.touched).map(|(id, _)| id.clone())
         };
         let oldest = oldest.ok_or(RegistryError::TooManyUploads)?;
@@ -334,7 +346,7 @@ impl Sessions {
     async fn put_aside(&self, id: &UploadId, repo: RepoName, mut held: OwnedMutexGuard<Slot>) {
         // The lock is held until the record is there, so that who waits for the slot finds the record afterwards.
         let Some(writer) = held.writer.take() else { return };
-        let record = self.record_of(&repo);
+        let record = self.record_of(&repo, &held);
         // Both at once, so that they share a commit. One without the other is swept when its lease has passed.
         let key = id.clone();
         let put = self.state.write(move |tx| tx.put(&UPLOADS, &key, &record));

@@ -1,5 +1,7 @@
 //! Blobs coming in: begin, append, close, status, cancel, mount.
 
+use std::net::IpAddr;
+
 use futures_util::StreamExt as _;
 
 use super::naming::digest;
@@ -25,6 +27,8 @@ pub struct BeginUpload<'a> {
     pub from: Option<&'a str>,
     /// The algorithm that the closing request will name.
     pub algorithm: Option<&'a str>,
+    /// The address of the other end, where there is one.
+    pub address: Option<IpAddr>,
 }
 
 /// Bytes for the end of an upload.
@@ -107,7 +111,7 @@ impl Registry {
             self.0.complete(&repo, writer, &expected, None).await?;
             return Ok(Begun::Created(BlobCreated { repo, digest: expected }));
         }
-        let id = self.0.sessions.begin(&repo, algorithm).await?;
+        let id = self.0.sessions.begin(&repo, algorithm, &holder(who, asked.address)).await?;
         Ok(Begun::Upload(Upload { repo, id, received: 0 }))
     }
 
@@ -298,6 +302,21 @@ impl Inner {
             .await?;
         self.faults.pass("registry.mount.after-record");
         Ok(mounted)
+    }
+}
+
+/// Whose share of the open uploads it is: that of a known principal, or else of an address; of an IPv6 one the /64.
+fn holder(who: &Principal, address: Option<IpAddr>) -> String {
+    if !who.is_anonymous() {
+        return who.label();
+    }
+    match address.map(|address| address.to_canonical()) {
+        None => "local".to_owned(),
+        Some(IpAddr::V4(address)) => address.to_string(),
+        Some(IpAddr::V6(address)) => {
+            let [a, b, c, d, ..] = address.segments();
+            format!("{a:x}:{b:x}:{c:x}:{d:x}")
+        }
     }
 }
 

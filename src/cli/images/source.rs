@@ -229,7 +229,9 @@ mod tests {
             saved(&folder, layer);
             assert_eq!(Source::open(&folder).await.unwrap().images().len(), 1, "{layer}");
         }
-        for layer in ["../secret", &absolute, "out", "root/etc/passwd", "/dev/zero", "pipe", "inner", "none", ""] {
+        for layer in
+            ["../secret", &absolute, "out", "root/etc/passwd", "/dev/zero", "pipe", "inner", "none", ""]
+        {
             saved(&folder, layer);
             let opening = tokio::time::timeout(std::time::Duration::from_secs(20), Source::open(&folder));
             let refused = opening.await.unwrap().err().unwrap();

@@ -1,5 +1,7 @@
 //! `/v2/`: hands each path, read from the right, to its handler.
 
+use std::net::IpAddr;
+
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, Request, State};
 use axum::response::{IntoResponse as _, Response};
@@ -8,7 +10,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use super::{blobs, catalogue, extensions, manifests, referrers, tags, uploads};
 use crate::access::Principal;
 use crate::registry::Registry;
-use crate::server::caller::Caller;
+use crate::server::caller::{Caller, address};
 use crate::server::errors::ApiError;
 use crate::server::metrics::Metrics;
 use crate::server::observe::RouteLabel;
@@ -25,6 +27,8 @@ pub(in crate::server) struct V2 {
     pub(super) who: Principal,
     pub(super) method: Method,
     pub(super) headers: HeaderMap,
+    /// Of the other end, where there is one.
+    pub(super) address: Option<IpAddr>,
     query: Vec<(String, String)>,
 }
 
@@ -102,7 +106,9 @@ pub(in crate::server) async fn dispatch(
     };
     let Some(target) = Target::parse(&rest) else { return refused(ApiError::no_route()) };
     let (head, body) = request.into_parts();
-    let v2 = V2 { registry, metrics, who: caller.0, method: head.method, headers: head.headers, query };
+    let address = address(&head.extensions);
+    let v2 =
+        V2 { registry, metrics, who: caller.0, method: head.method, headers: head.headers, address, query };
     let answer = match (v2.method.clone(), target) {
         (Method::GET | Method::HEAD, Target::Catalogue) => catalogue::list::list(&v2).await,
         (Method::GET | Method::HEAD, Target::Extensions { name }) => extensions::discover(&v2, name),

@@ -2,6 +2,8 @@
 
 use super::*;
 
+use futures_util::StreamExt as _;
+
 async fn begin(world: &World) -> String {
     let begun = world.send(Method::POST, "/v2/local/app/blobs/uploads/", &[], Body::empty()).await;
     assert_eq!(begun.is(202).header("range"), "0-0");
@@ -215,8 +217,55 @@ async fn a_full_disk_is_named_and_ends_the_upload() {
         content.chunks(300_000).map(|piece| Ok(Bytes::copy_from_slice(piece))).collect();
     let pieces = Body::from_stream(futures_util::stream::iter(pieces));
     let refused = world.send(Method::PATCH, &location, &[], pieces).await;
-    assert_eq!(refused.is(507).code(), "DISK_FULL");
+    assert_eq!(refused.is(507).code(), "UNKNOWN");
+    assert_eq!(refused.json()["errors"][0]["detail"]["code"], "DISK_FULL");
     assert!(refused.json()["errors"][0]["detail"]["hint"].as_str().unwrap().contains("space"));
     world.get(&location).await.is(404);
     assert_eq!(world.uploads(), 0);
+}
+
+#[tokio::test]
+async fn slow_uploads_of_one_leave_room_for_others() {
+    use crate::access::{Principal, Role};
+    use crate::registry::{BeginUpload, Begun, Chunk, RegistryError};
+
+    let world = World::new().await;
+    let anonymous = world.access.anonymous();
+    let begin = async |who: &Principal, address: &str| {
+        let asked = BeginUpload { address: Some(address.parse().unwrap()), ..BeginUpload::default() };
+        let nothing = futures_util::stream::empty().boxed();
+        match world.registry.begin_upload(who, "local/app", asked, nothing).await {
+            Ok(Begun::Upload(upload)) => Ok(upload.id.to_string()),
+            Ok(Begun::Created(_)) => panic!("there is no blob"),
+            Err(error) => Err(error),
+        }
+    };
+    let mut slow = tokio::task::JoinSet::new();
+    let mut refused = 0;
+    for _ in 0..100 {
+        match begin(&anonymous, "192.0.2.1").await {
+            Err(RegistryError::TooManyUploads) => refused += 1,
+            begun => {
+                let (registry, who, id) = (world.registry.clone(), anonymous.clone(), begun.unwrap());
+                let (held, taken) = tokio::sync::oneshot::channel();
+                let first = futures_util::stream::once(async move {
+                    let _told = held.send(());
+                    Ok(Bytes::from_static(b"first"))
+                });
+                let body = first.chain(futures_util::stream::pending()).boxed();
+                slow.spawn(async move {
+                    let chunk = Chunk { content_range: None, content_length: None, body };
+                    registry.append_upload(&who, "local/app", &id, chunk).await.map(drop)
+                });
+                taken.await.unwrap();
+            }
+        }
+    }
+    assert_eq!((slow.len(), refused), (64, 36));
+    begin(&anonymous, "192.0.2.2").await.unwrap();
+    begin(&anonymous, "2001:db8::1").await.unwrap();
+    let local = Principal::Peer { uid: 0, gid: 0, role: Role::Administrator };
+    begin(&local, "192.0.2.1").await.unwrap();
+    slow.shutdown().await;
+    begin(&anonymous, "192.0.2.1").await.unwrap();
 }

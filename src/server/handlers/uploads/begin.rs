@@ -17,6 +17,7 @@ pub(in crate::server) async fn begin(v2: &V2, name: &str, body: Body) -> ApiResu
         mount: v2.param("mount"),
         from: v2.param("from"),
         algorithm: v2.param("digest-algorithm"),
+        address: v2.address,
     };
     Ok(match v2.registry.begin_upload(&v2.who, name, asked, counted(v2, body)).await? {
         Begun::Upload(upload) => standing(StatusCode::ACCEPTED, &upload),
