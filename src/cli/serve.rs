@@ -78,8 +78,13 @@ fn announce(ready: &Ready) {
 fn start_log(log: &config::LogConfig, format: Format) {
     let filter = tracing_subscriber::EnvFilter::try_new(&log.filter)
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    let builder =
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    // A line that cannot be written is lost: told of it, the fallback of the logger would print, and panic where the
+    // disk under stderr is full.
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        .log_internal_errors(false);
     // A second logger in one process can only be a test's; the first one stays.
     let _ = if log.json || format == Format::Json {
         builder.json().flatten_event(true).try_init()

@@ -4,7 +4,10 @@ use std::io;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use axum::body::Body;
+use axum::body::{Body, HttpBody as _};
+use axum::extract::Request;
+use axum::middleware::Next;
+use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _, stream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -32,9 +35,28 @@ const UNIT_BYTES: usize = 4 * 1024;
 static BUDGET: LazyLock<Budget> =
     LazyLock::new(|| Budget::new(BUDGET_BYTES, Duration::from_secs(2), Duration::from_secs(30)));
 
+/// Bodies of requests that need no credentials have a budget of their own, and less time: whoever fills it keeps nobody
+/// out who has rights.
+const STRANGERS_BYTES: usize = 4 * 1024 * 1024;
+static STRANGERS: LazyLock<Budget> =
+    LazyLock::new(|| Budget::new(STRANGERS_BYTES, Duration::from_secs(2), Duration::from_secs(10)));
+
+/// All answers that are made in memory have so much at most together, until their clients have taken them, apart from
+/// what each has for free.
+const ANSWERS_BYTES: usize = 64 * 1024 * 1024;
+static ANSWERS: LazyLock<Budget> =
+    LazyLock::new(|| Budget::new(ANSWERS_BYTES, Duration::from_secs(1), Duration::ZERO));
+/// So many answers that may need much memory while they are made are made at the same time.
+const MAKING: usize = 8;
+static TURNS: LazyLock<Arc<Semaphore>> = LazyLock::new(|| Arc::new(Semaphore::new(MAKING)));
+/// One waits for its turn so long, and is then refused.
+const TURN_WAIT: Duration = Duration::from_secs(5);
+
 /// How much memory collected bodies may have, and how long they may keep it before they are whole.
 pub(super) struct Budget {
     units: Arc<Semaphore>,
+    /// All units.
+    most: u32,
     /// A body waits for memory so long, and is then refused.
     wait: Duration,
     /// All of a body must come within this.
@@ -43,7 +65,9 @@ pub(super) struct Budget {
 
 impl Budget {
     fn new(bytes: usize, wait: Duration, whole_within: Duration) -> Self {
-        Self { units: Arc::new(Semaphore::new(bytes / UNIT_BYTES)), wait, whole_within }
+        let units = bytes / UNIT_BYTES;
+        let most = u32::try_from(units).unwrap_or(u32::MAX);
+        Self { units: Arc::new(Semaphore::new(units)), most, wait, whole_within }
     }
 }
 
@@ -157,15 +181,66 @@ async fn collect_within(
 
 /// The whole body, or the error that a handler answers.
 pub(super) async fn collect_or_refuse(body: Body, cap: u64) -> ApiResult<Bytes> {
-    match collect(pieces(body), cap).await {
+    whole(collect(pieces(body), cap).await, cap)
+}
+
+/// As [`collect_or_refuse`], of a request that shows no credentials before its body was read.
+pub(super) async fn collect_of_stranger(body: Body, cap: u64) -> ApiResult<Bytes> {
+    whole(collect_within(&STRANGERS, pieces(body), cap).await, cap)
+}
+
+fn whole(collected: Collected, cap: u64) -> ApiResult<Bytes> {
+    match collected {
         Collected::Whole(bytes) => Ok(bytes),
         Collected::TooLarge => Err(ApiError::too_large(cap)),
         Collected::Busy => Err(ApiError::busy("too_many_requests")),
         Collected::Broken(error) => {
             Err(ApiError::invalid("body_incomplete", format!("the body broke off: {error}"))
-                .hint("send all of it, as long as `Content-Length` says, within half a minute"))
+                .hint("send all of it, as long as `Content-Length` says, without a pause"))
         }
     }
+}
+
+/// The turn to make an answer that may need much memory; to be put into the extensions of the answer, so that it lasts
+/// until the answer has its share of the memory of all.
+#[derive(Clone, Debug)]
+pub(super) struct Turn {
+    _permit: Arc<OwnedSemaphorePermit>,
+}
+
+impl Turn {
+    /// Waits for it; `code` is that of the path's form.
+    pub(super) async fn wait(code: &'static str) -> ApiResult<Self> {
+        match tokio::time::timeout(TURN_WAIT, TURNS.clone().acquire_owned()).await {
+            Ok(Ok(permit)) => Ok(Self { _permit: Arc::new(permit) }),
+            _ => Err(ApiError::busy(code)),
+        }
+    }
+}
+
+/// The layer: an answer from memory takes its share of what all answers may have, and keeps it until its client has
+/// taken it. What is streamed from files passes.
+pub(super) async fn share_answers(request: Request, next: Next) -> Response {
+    let path = request.uri().path();
+    let code = if path.starts_with("/v2/") { "TOOMANYREQUESTS" } else { "too_many_requests" };
+    let response = next.run(request).await;
+    shared(&ANSWERS, response).await.unwrap_or_else(|| ApiError::busy(code).into_response())
+}
+
+/// The answer with its share; `None` when there is none within the budget's wait.
+async fn shared(budget: &Budget, mut response: Response) -> Option<Response> {
+    let turn = response.extensions_mut().remove::<Turn>();
+    let size = response.body().size_hint().exact().and_then(|size| usize::try_from(size).ok());
+    let Some(size) = size.filter(|size| *size > FREE_BYTES) else { return Some(response) };
+    let units = u32::try_from(size.div_ceil(UNIT_BYTES)).unwrap_or(u32::MAX).min(budget.most);
+    let acquired = tokio::time::timeout(budget.wait, budget.units.clone().acquire_many_owned(units)).await;
+    let units = acquired.ok()?.ok()?;
+    drop(turn);
+    let (head, body) = response.into_parts();
+    // It is in memory already, in one piece.
+    let bytes = axum::body::to_bytes(body, usize::MAX).await.ok()?;
+    let bytes = Bytes::from_owner(Share { bytes: bytes.into(), units: Some(units) });
+    Some(Response::from_parts(head, Body::from(bytes)))
 }
 
 /// Reads away what a client still sends before it is refused: a connection that is closed on unread bytes is reset, and
@@ -237,6 +312,28 @@ mod tests {
         let other = collect_within(&budget, repeated(100_000, 5), 8 << 20);
         let (other, ()) = tokio::join!(other, async { drop(held) });
         assert!(matches!(other, Collected::Whole(bytes) if bytes.len() == 500_000));
+    }
+
+    #[tokio::test]
+    async fn answers_share_one_budget_until_they_are_taken() {
+        let budget = Budget::new(1 << 20, SHORT, LONG);
+        let answer = |size: usize| Response::new(Body::from(vec![7; size]));
+        let held = shared(&budget, answer(900_000)).await.unwrap();
+        assert!(shared(&budget, answer(500_000)).await.is_none());
+        assert!(shared(&budget, answer(FREE_BYTES)).await.is_some(), "small ones need none");
+        let streamed = Body::from_stream(repeated(100_000, 9));
+        assert!(shared(&budget, Response::new(streamed)).await.is_some(), "nor do streamed ones");
+        assert_eq!(held.body().size_hint().exact(), Some(900_000));
+        let mut pieces = held.into_body().into_data_stream();
+        let piece = pieces.next().await.unwrap().unwrap();
+        drop(pieces);
+        // The body is at its end, and its bytes wait in the connection.
+        assert!(shared(&budget, answer(500_000)).await.is_none());
+        assert_eq!(piece, vec![7; 900_000]);
+        drop(piece);
+        assert!(shared(&budget, answer(500_000)).await.is_some());
+        assert!(shared(&budget, answer(5_000_000)).await.is_some(), "more than all is all");
+        assert_eq!(budget.units.available_permits(), (1 << 20) / UNIT_BYTES);
     }
 
     #[tokio::test]

@@ -267,7 +267,11 @@ pub(super) fn write_body(response: &mut Response, below_v2: bool, request_id: &s
         if let Some(hint) = hint {
             more.insert("hint".to_owned(), hint.into());
         }
-        let code = code.to_ascii_uppercase();
+        let own = code.to_ascii_uppercase();
+        let code = code_of_specification(&own, status);
+        if code != own {
+            more.insert("code".to_owned(), own.into());
+        }
         ("application/json", json!({"errors": [{"code": code, "message": detail, "detail": more}]}))
     } else {
         more.insert("code".to_owned(), code.into());
@@ -285,6 +289,45 @@ pub(super) fn write_body(response: &mut Response, below_v2: bool, request_id: &s
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
     headers.insert(header::CONTENT_LENGTH, body.len().into());
     *response.body_mut() = body.into();
+}
+
+/// The codes that clients of a registry know: those of the specification, and with `RANGE_INVALID`,
+/// `PAGINATION_NUMBER_INVALID` and `UNKNOWN` those that registries gave before it.
+const CODES: [&str; 17] = [
+    "BLOB_UNKNOWN",
+    "BLOB_UPLOAD_INVALID",
+    "BLOB_UPLOAD_UNKNOWN",
+    "DENIED",
+    "DIGEST_INVALID",
+    "MANIFEST_BLOB_UNKNOWN",
+    "MANIFEST_INVALID",
+    "MANIFEST_UNKNOWN",
+    "NAME_INVALID",
+    "NAME_UNKNOWN",
+    "PAGINATION_NUMBER_INVALID",
+    "RANGE_INVALID",
+    "SIZE_INVALID",
+    "TOOMANYREQUESTS",
+    "UNAUTHORIZED",
+    "UNKNOWN",
+    "UNSUPPORTED",
+];
+
+/// The code under which clients of a registry are told; our own one then stands in the detail.
+fn code_of_specification(own: &str, status: StatusCode) -> &'static str {
+    if let Some(known) = CODES.iter().find(|code| **code == own) {
+        return known;
+    }
+    match status {
+        StatusCode::UNAUTHORIZED => "UNAUTHORIZED",
+        StatusCode::FORBIDDEN => "DENIED",
+        StatusCode::NOT_FOUND => "NAME_UNKNOWN",
+        StatusCode::PAYLOAD_TOO_LARGE => "SIZE_INVALID",
+        StatusCode::PRECONDITION_FAILED => "MANIFEST_INVALID",
+        StatusCode::TOO_MANY_REQUESTS => "TOOMANYREQUESTS",
+        status if status.is_server_error() => "UNKNOWN",
+        _ => "UNSUPPORTED",
+    }
 }
 
 impl From<RegistryError> for ApiError {

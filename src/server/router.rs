@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::extract::DefaultBodyLimit;
-use axum::middleware::from_fn_with_state;
+use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::{any, get};
 use axum::{Json, Router};
 use utoipa::OpenApi as _;
@@ -11,6 +11,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::app::App;
+use super::body::share_answers;
 use super::challenge::TOKEN_PATH;
 use super::errors::ApiError;
 use super::guard::{Guard, guard};
@@ -90,6 +91,7 @@ pub(super) fn layered(routes: Router, guarded: Guard, observer: Observer) -> Rou
         .method_not_allowed_fallback(|| std::future::ready(ApiError::method_not_allowed(None)))
         // Each handler has its own cap, and blobs have none.
         .layer(DefaultBodyLimit::disable())
+        .layer(from_fn(share_answers))
         .layer(from_fn_with_state(Arc::new(guarded), guard))
         .layer(from_fn_with_state(observer, observe))
 }

@@ -37,7 +37,9 @@ pub(super) async fn refused(what: &str, response: Response) -> Failure {
     let body = bounded(response, BODY_CAP).await.unwrap_or_default();
     let value: Value = serde_json::from_slice(&body).unwrap_or(Value::Null);
     let first = &value["errors"][0];
-    let code = first["code"].as_str().map(|code| safe(code).to_lowercase());
+    // What the specification has no code for may have one of its own.
+    let code = first["detail"]["code"].as_str().or_else(|| first["code"].as_str());
+    let code = code.map(|code| safe(code).to_lowercase());
     let code = code.unwrap_or_else(|| format!("http_{}", status.as_u16()));
     let said = first["message"].as_str().map_or_else(|| status.to_string(), |text| shortened(&safe(text)));
     let hint = first["detail"]["hint"].as_str().map(|hint| shortened(&safe(hint)));

@@ -26,7 +26,7 @@ async fn bad_names_digests_and_references_are_refused() {
         (Method::GET, "/v2/local/app/tags/list".to_owned(), 404, "NAME_UNKNOWN"),
         (Method::GET, "/v2/_catalog?n=x".to_owned(), 400, "PAGINATION_NUMBER_INVALID"),
         (Method::GET, "/v2/local/app/referrers/sha256:bad".to_owned(), 400, "DIGEST_INVALID"),
-        (Method::GET, "/v2/nothing".to_owned(), 404, "NOT_FOUND"),
+        (Method::GET, "/v2/nothing".to_owned(), 404, "NAME_UNKNOWN"),
         (Method::PUT, "/v2/".to_owned(), 405, "UNSUPPORTED"),
         (Method::TRACE, "/v2/".to_owned(), 405, "UNSUPPORTED"),
         (Method::POST, format!("/v2/local/app/blobs/{good}"), 405, "UNSUPPORTED"),
@@ -39,7 +39,7 @@ async fn bad_names_digests_and_references_are_refused() {
             "BLOB_UPLOAD_INVALID",
         ),
         (Method::PATCH, "/v2/local/app/blobs/uploads/unknown".to_owned(), 404, "BLOB_UPLOAD_UNKNOWN"),
-        (Method::PATCH, "/v2/local/app/blobs/uploads/..%2F..%2Fx".to_owned(), 404, "NOT_FOUND"),
+        (Method::PATCH, "/v2/local/app/blobs/uploads/..%2F..%2Fx".to_owned(), 404, "NAME_UNKNOWN"),
         (
             Method::PUT,
             format!("/v2/local/app/blobs/uploads/unknown?digest={good}"),
@@ -52,6 +52,21 @@ async fn bad_names_digests_and_references_are_refused() {
         assert_eq!((answer.status.as_u16(), answer.code().as_str()), (status, code), "{method} {path}");
         assert!(!answer.header("x-request-id").is_empty());
     }
+}
+
+#[tokio::test]
+async fn what_the_specification_has_no_word_for_stands_in_the_detail() {
+    let world = World::new().await;
+    let foreign = world.send(Method::GET, "/v2/", &[("host", "evil.example")], Body::empty()).await;
+    // Two names are none.
+    assert_eq!(foreign.is(421).code(), "UNSUPPORTED");
+    assert_eq!(foreign.json()["errors"][0]["detail"]["code"], "HOST_NOT_ALLOWED");
+    let origin = [("origin", "http://evil.example")];
+    let page = world.send(Method::PUT, "/v2/local/a/manifests/1", &origin, Body::empty()).await;
+    assert_eq!(page.is(403).code(), "DENIED");
+    assert_eq!(page.json()["errors"][0]["detail"]["code"], "ORIGIN_NOT_ALLOWED");
+    let plain = world.get("/v2/local/app/manifests/none").await;
+    assert_eq!(plain.json()["errors"][0]["detail"]["code"], Value::Null);
 }
 
 #[tokio::test]

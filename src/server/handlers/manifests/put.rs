@@ -5,9 +5,13 @@ use axum::response::{IntoResponse as _, Response};
 use http::{HeaderName, StatusCode, header};
 
 use super::super::v2::{CONTENT_DIGEST, V2, set};
+use crate::names::Tag;
 use crate::registry::{Conditions, PutManifest, RegistryError};
 use crate::server::body::{Collected, collect, pieces};
 use crate::server::errors::{ApiError, ApiResult};
+
+/// So many tags are told in a header line each.
+const TAG_LINES: usize = 32;
 
 pub(in crate::server) async fn put(v2: &V2, name: &str, reference: &str, body: Body) -> ApiResult<Response> {
     // Before the body: who may not push can't make the server hold one.
@@ -37,8 +41,13 @@ pub(in crate::server) async fn put(v2: &V2, name: &str, reference: &str, body: B
     if let Some(subject) = &put.subject {
         set(&mut response, HeaderName::from_static("oci-subject"), &subject.to_string());
     }
-    for tag in &put.tags {
-        set(&mut response, HeaderName::from_static("oci-tag"), tag.as_str());
+    // A line each, as programs look for them; the last one lists what is left, since many clients take a hundred
+    // header lines in an answer and no more.
+    let (each, rest) = put.tags.split_at(put.tags.len().min(TAG_LINES));
+    let rest: Vec<&str> = rest.iter().map(Tag::as_str).collect();
+    let rest = (!rest.is_empty()).then(|| rest.join(", "));
+    for value in each.iter().map(Tag::as_str).chain(rest.as_deref()) {
+        set(&mut response, HeaderName::from_static("oci-tag"), value);
     }
     Ok(response)
 }

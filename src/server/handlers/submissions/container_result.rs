@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::callback;
 use crate::server::app::App;
-use crate::server::body::collect_or_refuse;
+use crate::server::body::collect_of_stranger;
 use crate::server::errors::ApiResult;
 use crate::server::extract::Segment;
 
@@ -35,7 +35,7 @@ pub(in crate::server) async fn container_result(
     headers: HeaderMap,
     body: Body,
 ) -> ApiResult<Json<Value>> {
-    let bytes = collect_or_refuse(body, callback::BODY_CAP as u64).await?;
+    let bytes = collect_of_stranger(body, callback::BODY_CAP as u64).await?;
     let values = headers.get_all(callback::HEADER).iter().map(|value| value.as_bytes().to_vec()).collect();
     Ok(Json(app.parts.store.container_result(&id, values, bytes).await?))
 }

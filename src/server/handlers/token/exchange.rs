@@ -9,12 +9,12 @@ use super::form;
 use super::issue::{made, malformed};
 use crate::access::{Access, Principal, Shown};
 use crate::registry::Registry;
-use crate::server::body::{Collected, collect, pieces};
+use crate::server::body::collect_of_stranger;
 use crate::server::caller::{address, refusal};
 use crate::server::errors::{ApiError, ApiResult};
 
-/// No form of a client is larger.
-const FORM_CAP: u64 = 64 * 1024;
+/// No form of a client is larger; and as each body has so much for free, forms need nothing of what all share.
+const FORM_CAP: u64 = 16 * 1024;
 
 pub(in crate::server) async fn exchange(
     State(access): State<Access>,
@@ -23,12 +23,7 @@ pub(in crate::server) async fn exchange(
 ) -> ApiResult<Response> {
     let (head, body) = request.into_parts();
     let from = address(&head.extensions);
-    let bytes = match collect(pieces(body), FORM_CAP).await {
-        Collected::Whole(bytes) => bytes,
-        Collected::TooLarge => return Err(ApiError::too_large(FORM_CAP)),
-        Collected::Busy => return Err(ApiError::busy("TOOMANYREQUESTS")),
-        Collected::Broken(_) => return Err(malformed()),
-    };
+    let bytes = collect_of_stranger(body, FORM_CAP).await?;
     let pairs = std::str::from_utf8(&bytes).ok().and_then(form::pairs).ok_or_else(malformed)?;
     let wanted = |name: &'static str| {
         form::one(&pairs, name).ok_or_else(|| {
