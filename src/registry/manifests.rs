@@ -177,7 +177,14 @@ impl Registry {
     /// # Errors
     /// [`RegistryError::Blobs`] when they cannot be read, or are not what their digest says.
     pub async fn open_manifest(&self, found: &StoredManifest) -> Result<Reader, RegistryError> {
-        Ok(self.0.blobs.open_verified(&found.stored).await?)
+        match self.0.blobs.open_verified(&found.stored).await {
+            Ok(reader) => Ok(reader),
+            Err(error) => {
+                // This once it is a failure; from the next request on the manifest is not there, and can be pushed.
+                let _set_aside = self.sets_aside(&found.stored, &error).await;
+                Err(error.into())
+            }
+        }
     }
 
     /// Removes a tag, or by digest a manifest with all its tags.

@@ -163,7 +163,9 @@ fn who_administers_a_repository_sees_its_settings_and_what_is_hidden_is_not_list
     let (server, url) = open_to_all();
     let token = server.token();
     let send = |path: &str, body: serde_json::Value| {
-        let answer = http().post(format!("{url}{path}")).bearer_auth(&token).json(&body).send().unwrap();
+        let method = if path == "/v1/grants" { reqwest::Method::PUT } else { reqwest::Method::POST };
+        let answer =
+            http().request(method, format!("{url}{path}")).bearer_auth(&token).json(&body).send().unwrap();
         assert!(answer.status().is_success(), "{path}: {}", answer.text().unwrap());
     };
     send("/v1/repositories", serde_json::json!({"name": "secret"}));

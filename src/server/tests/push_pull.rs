@@ -162,4 +162,7 @@ async fn a_large_manifest_that_rotted_never_goes_out() {
     let rotten = world.get(path).await;
     assert!(rotten.status.is_server_error() || rotten.status == StatusCode::NOT_FOUND, "{}", rotten.status);
     assert_ne!(rotten.code(), "BLOB_UNKNOWN");
+    assert_eq!(world.get(path).await.is(404).code(), "MANIFEST_UNKNOWN");
+    world.put_manifest("local/app", "v1", IMAGE, &manifest).await.is(201);
+    assert_eq!(world.get(path).await.is(200).body, text.as_bytes());
 }
