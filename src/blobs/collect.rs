@@ -120,7 +120,7 @@ impl Blobs {
         let store = std::sync::Arc::clone(self.inner());
         blocking(move || match from {
             Cursor::Condemned => leftovers(&store, sweep),
-            Cursor::Records(after) => records(&store, after, sweep),
+            Cursor::Records(after) => records(&store, after.as_ref(), sweep),
             Cursor::Files(first) => files(&store, first, sweep),
             Cursor::Uploads => abandoned(&store, sweep),
             Cursor::End => Ok((Cursor::End, Collected::default())),
@@ -163,8 +163,8 @@ fn leftovers(store: &Inner, sweep: Sweep) -> Result<(Cursor, Collected), BlobErr
 }
 
 /// Condemns and removes the blobs of one page of records.
-fn records(store: &Inner, after: Option<Digest>, sweep: Sweep) -> Result<(Cursor, Collected), BlobError> {
-    let scan = after.as_ref().map_or_else(Scan::all, |digest| Scan::all().after(digest));
+fn records(store: &Inner, after: Option<&Digest>, sweep: Sweep) -> Result<(Cursor, Collected), BlobError> {
+    let scan = after.map_or_else(Scan::all, |digest| Scan::all().after(digest));
     let page = store.state.read_blocking(|view| view.scan(&BLOBS, &scan, MAX_SCAN_ROWS))?;
     let next = match page.last() {
         Some((last, _)) if page.len() == MAX_SCAN_ROWS => Cursor::Records(Some(last.clone())),

@@ -32,6 +32,7 @@ pub struct Flaw {
 impl Flaw {
     /// A flaw of this class about `subject`.
     #[must_use]
+    #[allow(clippy::needless_pass_by_value)] // callers give names and texts made for it alike
     pub fn new(class: &str, subject: impl ToString, remedy: &str) -> Self {
         Self { class: class.to_owned(), subject: subject.to_string(), remedy: remedy.to_owned() }
     }

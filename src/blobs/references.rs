@@ -148,7 +148,7 @@ pub fn link(tx: &mut Tx<'_>, stored: &Stored, owner: &Owner) -> Result<(), State
     if let Some(record) = &before
         && !healed
     {
-        return refer(tx, digest, record.clone(), owner);
+        return refer(tx, digest, record, owner);
     }
     if let Some(record) = before.filter(|_| healed) {
         // It may have been recorded without anybody knowing its size.
@@ -170,13 +170,13 @@ pub fn link(tx: &mut Tx<'_>, stored: &Stored, owner: &Owner) -> Result<(), State
     tx.put(&REFERENCES, &owner.row(digest), &())
 }
 
-fn refer(tx: &mut Tx<'_>, digest: &Digest, record: BlobRecord, owner: &Owner) -> Result<(), StateError> {
+fn refer(tx: &mut Tx<'_>, digest: &Digest, record: &BlobRecord, owner: &Owner) -> Result<(), StateError> {
     let row = owner.row(digest);
     if tx.get(&REFERENCES, &row)?.is_none() {
         tx.put(&REFERENCES, &row, &())?;
     }
     if record.unreferenced_since.is_some() {
-        tx.put(&BLOBS, digest, &BlobRecord { unreferenced_since: None, ..record })?;
+        tx.put(&BLOBS, digest, &BlobRecord { unreferenced_since: None, ..record.clone() })?;
     }
     Ok(())
 }
@@ -188,7 +188,7 @@ fn refer(tx: &mut Tx<'_>, digest: &Digest, record: BlobRecord, owner: &Owner) ->
 /// As [`link`].
 pub fn link_known(tx: &mut Tx<'_>, digest: &Digest, owner: &Owner) -> Result<bool, StateError> {
     match tx.get(&BLOBS, digest)?.filter(|record| record.damage.is_none()) {
-        Some(record) => refer(tx, digest, record, owner).map(|()| true),
+        Some(record) => refer(tx, digest, &record, owner).map(|()| true),
         None => Ok(false),
     }
 }

@@ -184,7 +184,7 @@ pub(super) struct Gc {
     /// Only tell what would go, and why
     #[arg(long)]
     pub(super) dry_run: bool,
-    /// How long nobody must have wanted it [default: storage.collect_grace_seconds]; with 0, pushes under way lose
+    /// How long nobody must have wanted it [default: `storage.collect_grace_seconds`]; with 0, pushes under way lose
     /// what no manifest names yet
     #[arg(long, value_name = "SECONDS")]
     pub(super) grace: Option<u64>,

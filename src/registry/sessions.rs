@@ -472,7 +472,7 @@ mod tests {
         let repo = RepoName::parse("local/app").unwrap();
         let mut ids = Vec::new();
         for _ in 0..2 {
-            let id = sessions.begin(&repo, Algorithm::Sha256).await.unwrap();
+            let id = sessions.begin(&repo, Algorithm::Sha256, "somebody").await.unwrap();
             let mut held = sessions.hold(&repo, &id, Purpose::Write).await.unwrap();
             held.write(Bytes::from_static(b"half")).await.unwrap();
             drop(held);

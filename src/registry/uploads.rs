@@ -276,13 +276,12 @@ impl Inner {
         // A source that is no name, unknown, or not the caller's to read makes an ordinary upload, as the specification
         // wants it; so nobody learns what others have.
         let readable = |source: &RepoName| who.could_in(Right::Pull, source);
-        let candidates = match from {
-            Some(from) => self.resolve(from).ok().filter(readable).into_iter().collect(),
-            None => {
-                let key = name.clone();
-                let holders = self.state.read(move |view| repos::holders(view, &key, MAX_SCAN_ROWS)).await?;
-                holders.into_iter().filter(readable).take(MOUNT_CANDIDATES).collect::<Vec<_>>()
-            }
+        let candidates = if let Some(from) = from {
+            self.resolve(from).ok().filter(readable).into_iter().collect()
+        } else {
+            let key = name.clone();
+            let holders = self.state.read(move |view| repos::holders(view, &key, MAX_SCAN_ROWS)).await?;
+            holders.into_iter().filter(readable).take(MOUNT_CANDIDATES).collect::<Vec<_>>()
         };
         if candidates.is_empty() {
             return Ok(false);

@@ -53,9 +53,8 @@ pub fn catalogue(
         match hidden {
             // What lies below it stands together in the order, and none of it is looked at.
             Some(name) if name.as_str() != name.root() => from = Some(format!("{}/~", name.root())),
-            Some(_) => {}
             None if ended => break,
-            None => {}
+            Some(_) | None => {}
         }
     }
     Ok(found)

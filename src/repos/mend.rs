@@ -120,12 +120,11 @@ pub fn mend(tx: &mut Tx<'_>, after: Option<&str>, act: bool) -> Result<Mended, S
         "totals" => mend_totals(tx, at, act, &mut flaws)?,
         _ => mend_manifests(tx, at, act, &mut flaws)?,
     };
-    let next = match next {
-        Some(at) => Some(format!("{phase} {at}")),
-        None => {
-            let place = PHASES.iter().position(|known| *known == phase).unwrap_or_default();
-            PHASES.get(place + 1).map(|next| (*next).to_owned())
-        }
+    let next = if let Some(at) = next {
+        Some(format!("{phase} {at}"))
+    } else {
+        let place = PHASES.iter().position(|known| *known == phase).unwrap_or_default();
+        PHASES.get(place + 1).map(|next| (*next).to_owned())
     };
     Ok(Mended { next, seen, flaws })
 }

@@ -76,7 +76,9 @@ fn rows<K: Key, V: Value>(
         *left -= page.len();
         scan = scan.after(last);
         count += page.len() as u64;
-        page.iter().for_each(|(_, row)| see(row));
+        for (_, row) in &page {
+            see(row);
+        }
     }
 }
 

@@ -124,7 +124,7 @@ impl Serving {
             .max_buf_size(MAX_BUFFER_BYTES)
             .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
         tokio::pin!(served);
-        self.attend(served, |served| served.graceful_shutdown(), connection, &seat).await;
+        self.attend(served, http1::Connection::graceful_shutdown, connection, &seat).await;
     }
 
     /// Serves HTTP/2 in the same way.
@@ -149,7 +149,7 @@ impl Serving {
             .keep_alive_timeout(PING)
             .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
         tokio::pin!(served);
-        self.attend(served, |served| served.graceful_shutdown(), connection, &seat).await;
+        self.attend(served, http2::Connection::graceful_shutdown, connection, &seat).await;
     }
 
     /// Brings a request to the router, and its answer back with what keeps an eye on it.

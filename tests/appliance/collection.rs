@@ -423,8 +423,7 @@ fn what_retention_removes_by_the_schedule_is_in_the_report_of_a_change() {
     keep_one(&server);
     until("the tag is gone", || !has_tag(&server, "local/app", "v1"));
     until("a report tells so", || {
-        let changes: Value =
-            server.json(&["changes"]);
+        let changes: Value = server.json(&["changes"]);
         let ids = changes["items"].as_array().unwrap().clone();
         ids.iter().any(|change| {
             let url = format!("{}/v1/reports/{}", server.url, change["id"].as_str().unwrap());

@@ -47,7 +47,9 @@ impl Pass for Retention {
                 account.count("tags", found.tags);
                 account.count("manifests", found.manifests);
                 account.omitted += (found.tags + found.manifests).saturating_sub(lines.len() as u64);
-                lines.into_iter().for_each(|line| account.tell(line));
+                for line in lines {
+                    account.tell(line);
+                }
                 return Ok(next);
             }
             let (found, next) = self.0.retention_page(from).await?;

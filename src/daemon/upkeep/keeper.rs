@@ -78,9 +78,9 @@ impl Keeper {
     pub(in crate::daemon) fn register(&self, set: &mut TaskSet) {
         let parts = &self.0.parts;
         let figures = Arc::clone(&self.0.figures);
-        let kinds: [(&'static str, &'static str, Vec<Arc<dyn Pass>>); 3] = [
+        let kinds = [
             (COLLECTION, "collection.run", collection::passes(parts)),
-            (VERIFICATION, "verification.run", vec![Arc::new(verification::Contents::new(parts))]),
+            (VERIFICATION, "verification.run", verification::passes(parts)),
             (REPAIR, "repair.run", repair::passes(parts)),
         ];
         for (change, kind, passes) in kinds {

@@ -15,6 +15,9 @@ use crate::state::{State, StateError};
 /// After so long the place is saved even when there was nothing to do.
 const SAVE_EVERY: Duration = Duration::from_secs(2);
 
+/// Hears of a run that is complete.
+pub(super) type Completed = dyn Fn(&Account, &Order) + Send + Sync;
+
 /// A kind of change of this part: its one task.
 pub(super) struct Upkeep {
     /// The kind of the change.
@@ -24,7 +27,7 @@ pub(super) struct Upkeep {
     pub(super) passes: Vec<Arc<dyn Pass>>,
     pub(super) state: State,
     /// Told when a run is complete.
-    pub(super) completed: Arc<dyn Fn(&Account, &Order) + Send + Sync>,
+    pub(super) completed: Arc<Completed>,
 }
 
 /// Where a run stands.

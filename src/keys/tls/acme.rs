@@ -224,7 +224,7 @@ impl Tls {
                 );
             }
             Err(error) => {
-                tracing::error!(%error, code = error.code(), "the authority's certificate is not shown")
+                tracing::error!(%error, code = error.code(), "the authority's certificate is not shown");
             }
         }
     }
