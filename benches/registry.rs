@@ -240,7 +240,7 @@ fn start(
             processes.push(nginx);
         }
         None => {
-            report.note("nginx isn't installed: the ceiling of pulls is missing (apt install nginx-light)")
+            report.note("nginx isn't installed: the ceiling of pulls is missing (apt install nginx-light)");
         }
     }
     Ok(())

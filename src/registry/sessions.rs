@@ -479,7 +479,7 @@ mod tests {
             sessions.suspend(&id).await;
             ids.push(id);
         }
-        clock.advance(LIFETIME - Duration::from_secs(1));
+        clock.advance(LIFETIME.checked_sub(Duration::from_secs(1)).unwrap());
         // The sweep reads both rows a little later, when the client is back on the first one and leaves again.
         let mut held = sessions.hold(&repo, &ids[0], Purpose::Write).await.unwrap();
         held.write(Bytes::from_static(b" and half")).await.unwrap();

@@ -229,10 +229,10 @@ async fn the_most_references_fit_into_one_transaction_and_go_in_many() {
             break;
         }
     }
-    eprintln!(
+    assert!(
+        parts > 20 && longest < put,
         "{count} references: put in {put:?}, hidden in {hidden:?}, gone in {parts} parts of {longest:?} at most"
     );
-    assert!(parts > 20 && longest < put, "{parts} parts, the longest {longest:?}");
     let scan = Scan::prefix(&(repo(), digest));
     let kept = world.state.read(move |view| view.scan(&KEEPS, &scan, 10)).await.unwrap();
     assert!(kept.is_empty());

@@ -81,7 +81,7 @@ async fn what_nobody_refers_to_goes_after_the_grace_and_nothing_else() {
 async fn an_old_blob_that_was_asked_for_can_still_be_named() {
     let root = Root::new().await;
     let old = root.forsaken(1, LARGE).await;
-    root.clock.advance(Duration::from_secs(3_600));
+    root.clock.advance(Duration::from_hours(1));
     let (key, now) = (old.clone(), root.clock.now());
     assert!(root.state.write(move |tx| renew(tx, &key, now)).await.unwrap());
     assert_eq!(root.collect(GRACE).await.blobs, 0, "its grace began anew");
@@ -89,7 +89,7 @@ async fn an_old_blob_that_was_asked_for_can_still_be_named() {
     assert_eq!(root.collect(GRACE).await.blobs, 0);
     let key = old.clone();
     assert!(root.state.write(move |tx| link_known(tx, &key, &Owner::new("test", "two"))).await.unwrap());
-    root.clock.advance(Duration::from_secs(3_600));
+    root.clock.advance(Duration::from_hours(1));
     assert_eq!(root.collect(GRACE).await.blobs, 0);
     assert_eq!(root.blobs.read_small(&old, u64::MAX).await.unwrap(), content(1, LARGE));
     // What is referred to needs no renewal, and gets no write.

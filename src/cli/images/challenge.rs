@@ -72,6 +72,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    #[allow(clippy::unnecessary_wraps)] // as the parser gives it
     fn bearer(realm: &str, service: Option<&str>) -> Option<Challenge> {
         Some(Challenge::Bearer { realm: realm.to_owned(), service: service.map(str::to_owned) })
     }

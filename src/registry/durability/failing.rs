@@ -171,9 +171,12 @@ async fn a_read_that_fails_or_a_file_that_shrinks_never_ends_cleanly() {
     disk.tamper(&blob_path(digest), |bytes| bytes.truncate(270_000));
     let pieces: Vec<_> = reader.stream(None).collect().await;
     assert_eq!(pieces.last().unwrap().as_ref().unwrap_err().kind(), std::io::ErrorKind::UnexpectedEof);
-    // Who opens it from now on is told at once.
+    // Who opens it from now on is told at once, and a push heals it.
     let opened = world.registry.open(&found).await;
-    assert!(matches!(opened, Err(RegistryError::Blobs(BlobError::Damaged(_)))), "{opened:?}");
+    assert!(matches!(opened, Err(RegistryError::BlobUnknown { .. })), "{opened:?}");
     let small = world.blobs.read_small(&Digest::parse(digest).unwrap(), 1 << 20).await;
     assert!(matches!(small, Err(BlobError::Damaged(_))), "{small:?}");
+    assert!(!world.blob(REPOS[0], 4).await);
+    world.push_whole(REPOS[0], 4).await.unwrap();
+    assert!(world.blob(REPOS[0], 4).await);
 }

@@ -187,7 +187,9 @@ impl World {
                 self.collect().await;
                 let idle: Vec<Digest> =
                     model.blobs.iter().filter(|blob| !model.is_kept(blob)).cloned().collect();
-                idle.iter().for_each(|blob| _ = model.blobs.remove(blob));
+                for blob in &idle {
+                    model.blobs.remove(blob);
+                }
                 let all = BLOBS.iter().map(|bytes| Digest::of(bytes)).chain((0..MANIFESTS).map(digest_of));
                 for digest in all {
                     let expected = model.has(&digest) || model.is_kept(&digest);
@@ -261,7 +263,9 @@ async fn more_manifests_may_wait_for_a_blob_than_get_it_at_once() {
         let having = world.state.read(move |view| view.scan(&KEEPS, &scan, 1_000)).await.unwrap();
         let having: Vec<Digest> = having.into_iter().map(|((_, of, _), ())| of).collect();
         assert!(!having.is_empty() && (left.len() < WAITING || having.len() < WAITING));
-        having.iter().for_each(|gone| _ = left.remove(gone));
+        for gone in &having {
+            left.remove(gone);
+        }
         let delete = world.state.write(move |tx| {
             having.iter().try_for_each(|gone| delete_manifest(tx, NOW, &repo(), gone).map(drop))
         });

@@ -142,7 +142,7 @@ async fn a_challenge_says_what_is_wrong_with_a_token() {
     let good = world.bearer(Some(&basic("bob")), &["repository:local/a:pull"]).await;
     world.ask(Method::GET, A, &good).await.is(200);
     // In the middle of a pull the token expires; the client is told so, gets another one and goes on.
-    world.clock.advance(Duration::from_secs(300));
+    world.clock.advance(Duration::from_mins(5));
     assert!(challenge(A, &good).await.ends_with(&format!("{scope},error=\"invalid_token\"")));
     let blob = format!("/v2/local/a/blobs/{}", Digest::of(b"local/a"));
     assert!(challenge(&blob, &good).await.contains("error=\"invalid_token\""));
