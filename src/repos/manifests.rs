@@ -33,7 +33,8 @@ pub(super) fn owner(repo: &RepoName, name: &Digest) -> Owner {
     Owner::new("manifest", format!("{repo}@{name}"))
 }
 
-/// Puts the manifest, whose bytes are stored already, under its SHA-256; links it and what it refers to. Idempotent.
+/// Puts the manifest, whose bytes are stored already, under its SHA-256; links it and what it refers to. Idempotent: a manifest
+/// that is held keeps its media type.
 ///
 /// The inner `Err` names what this repository lacks, unless it is `sparse`; then nothing is written.
 ///
@@ -71,6 +72,9 @@ pub fn put_manifest_named(
     let owner = owner(repo, name);
     removal::clear(tx, now, repo, name)?;
     let before = tx.get(&MANIFESTS, &key)?;
+    // Bytes that do not tell their type are of the one that they were first put with: who puts them again must not
+    // change what others' tags, which may be immutable, are answered as.
+    let media_type = before.as_ref().map_or(&parsed.media_type, |held| &held.media_type).clone();
     blobs::link(tx, stored, &owner)?;
     for digest in &needs.here {
         blobs::link_known(tx, digest, &owner)?;
@@ -83,7 +87,7 @@ pub fn put_manifest_named(
     wanted::want(tx, repo, name, &needs.elsewhere)?;
     let record = ManifestRecord {
         stored: stored.digest.clone(),
-        media_type: parsed.media_type.clone(),
+        media_type: media_type.clone(),
         size: stored.size,
         subject: parsed.subject.clone(),
         pushed_at: now,
@@ -91,7 +95,7 @@ pub fn put_manifest_named(
     tx.put(&MANIFESTS, &key, &record)?;
     wanted::arrived(tx, repo, name, &stored.digest)?;
     if let Some(subject) = &parsed.subject {
-        referrers::enter(tx, repo, subject, name, stored.size, parsed)?;
+        referrers::enter(tx, repo, subject, name, (&media_type, stored.size), parsed)?;
     }
     if before.is_none() {
         count(tx, repo, |held| {

@@ -60,13 +60,13 @@ pub(super) fn enter(
     repo: &RepoName,
     subject: &Digest,
     name: &Digest,
-    size: u64,
+    (media_type, size): (&str, u64),
     parsed: &ParsedManifest,
 ) -> Result<(), StateError> {
     let fits =
         serde_json::to_vec(&parsed.annotations).is_ok_and(|json| json.len() <= ANNOTATIONS_INLINE_BYTES);
     let record = ReferrerRecord {
-        media_type: parsed.media_type.clone(),
+        media_type: media_type.to_owned(),
         size,
         artifact_type: parsed.referrer_type().map(str::to_owned),
         annotations: fits.then(|| parsed.annotations.clone()),

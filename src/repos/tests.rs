@@ -83,6 +83,38 @@ fn image(config: &serde_json::Value, mark: &str) -> serde_json::Value {
 }
 
 #[tokio::test]
+async fn bytes_that_do_not_tell_their_type_keep_the_first() {
+    const DOCKER: &str = "application/vnd.docker.distribution.manifest.v2+json";
+    let world = World::new().await;
+    let config = world.add(b"{}").await;
+    let subject = serde_json::json!({"mediaType": IMAGE, "digest": Digest::of(b"subject"), "size": 7});
+    let manifest =
+        serde_json::json!({"schemaVersion": 2, "config": config, "layers": [], "subject": subject})
+            .to_string();
+    let stored = world.stored(manifest.as_bytes()).await;
+    let digest = stored.digest.clone();
+    for (kind, text) in [(IMAGE, "v1"), (DOCKER, "v2"), (IMAGE, "v1")] {
+        let parsed = parse_manifest(Some(kind), manifest.as_bytes()).unwrap();
+        let (stored, tags) = (stored.clone(), [tag(text)]);
+        let put = world.state.write(move |tx| put_manifest(tx, NOW, &repo(), &stored, &parsed, &tags));
+        assert_eq!(put.await.unwrap().unwrap().media_type, IMAGE);
+        for asked in [Reference::Tag(tag(text)), Reference::Digest(digest.clone())] {
+            let found = world.state.read(move |view| get_manifest(view, &repo(), &asked)).await.unwrap();
+            assert_eq!(found.unwrap().media_type, IMAGE);
+        }
+        let about = Digest::of(b"subject");
+        let found = world.state.read(move |view| referrers(view, &repo(), &about, None, 9)).await.unwrap();
+        assert_eq!(found[0].media_type, IMAGE);
+    }
+    // Held no more, they are new bytes.
+    let gone = digest.clone();
+    assert!(world.state.write(move |tx| delete_manifest(tx, NOW, &repo(), &gone)).await.unwrap());
+    let parsed = parse_manifest(Some(DOCKER), manifest.as_bytes()).unwrap();
+    let put = world.state.write(move |tx| put_manifest(tx, NOW, &repo(), &stored, &parsed, &[]));
+    assert_eq!(put.await.unwrap().unwrap().media_type, DOCKER);
+}
+
+#[tokio::test]
 async fn companions_go_with_their_image_and_others_stay() {
     let world = World::new().await;
     let config = world.add(b"{}").await;
