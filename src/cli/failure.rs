@@ -1,5 +1,6 @@
 //! Why a command fails, as people read it and as programs do.
 
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use serde_json::json;
@@ -34,6 +35,11 @@ impl Failure {
     /// A registry cannot be reached.
     pub(super) fn registry_unreachable(message: impl Into<String>, hint: impl Into<String>) -> Self {
         Self { exit: 3, hint: Some(hint.into()), ..Self::local("registry_unreachable", message) }
+    }
+
+    /// A registry hangs; to try at once again would only take as long again.
+    pub(super) fn registry_silent(message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { exit: 3, hint: Some(hint.into()), ..Self::local("registry_silent", message) }
     }
 
     /// Might the same succeed when it is done again at once?
@@ -76,15 +82,17 @@ impl Failure {
     /// Prints the failure on stderr; as a JSON document on stdout where that was asked for.
     pub(super) fn print(&self, format: Format) {
         if format == Format::Json {
-            println!(
+            let _ = writeln!(
+                std::io::stdout(),
                 "{}",
                 json!({ "error": { "code": self.code, "message": self.message, "hint": self.hint } })
             );
             return;
         }
-        eprintln!("error: {} [{}]", self.message, self.code);
+        // Where nobody can read it, the exit code tells.
+        let _ = writeln!(std::io::stderr(), "error: {} [{}]", self.message, self.code);
         if let Some(hint) = &self.hint {
-            eprintln!("hint: {hint}");
+            let _ = writeln!(std::io::stderr(), "hint: {hint}");
         }
     }
 

@@ -18,6 +18,7 @@ mod docker_archive;
 mod failure;
 mod graph;
 mod name;
+mod patience;
 mod platform;
 mod progress;
 mod registry;

@@ -3,6 +3,7 @@
 use reqwest::{Response, StatusCode};
 use serde_json::Value;
 
+use super::patience::Patience;
 use crate::cli::failure::Failure;
 use crate::cli::output::safe;
 
@@ -34,7 +35,7 @@ pub(super) fn unreachable(registry: &str, error: &reqwest::Error) -> Failure {
 /// A refusal, with the registry's own code and words.
 pub(super) async fn refused(what: &str, response: Response) -> Failure {
     let status = response.status();
-    let body = bounded(response, BODY_CAP).await.unwrap_or_default();
+    let body = Patience::default().bounded(response, BODY_CAP).await.unwrap_or_default();
     let value: Value = serde_json::from_slice(&body).unwrap_or(Value::Null);
     let first = &value["errors"][0];
     // What the specification has no code for may have one of its own.
@@ -59,16 +60,4 @@ fn own_hint(status: StatusCode) -> Option<&'static str> {
 
 fn shortened(text: &str) -> String {
     text.chars().take(400).collect()
-}
-
-/// A body of at most `cap` bytes; none when it is longer or breaks off.
-pub(super) async fn bounded(mut response: Response, cap: usize) -> Option<Vec<u8>> {
-    let mut bytes = Vec::new();
-    while let Some(piece) = response.chunk().await.ok()? {
-        if bytes.len() + piece.len() > cap {
-            return None;
-        }
-        bytes.extend_from_slice(&piece);
-    }
-    Some(bytes)
 }

@@ -10,8 +10,9 @@ use reqwest::{RequestBuilder, Response, StatusCode, Url};
 use super::challenge::Challenge;
 use super::content::{ACCEPTED, MANIFEST_CAP};
 use super::credentials::Credentials;
-use super::failure::{bounded, reason, refused, unreachable};
+use super::failure::{reason, refused, unreachable};
 use super::name::plain_by_default;
+use super::patience::{Moved, Patience};
 use crate::cli::failure::Failure;
 use crate::names::Digest;
 
@@ -41,6 +42,7 @@ pub(in crate::cli) struct Registry {
     repository: String,
     scopes: Vec<String>,
     credentials: Option<Credentials>,
+    patience: Patience,
     /// The `Authorization` that was good last.
     shown: Mutex<Option<HeaderValue>>,
 }
@@ -65,8 +67,7 @@ impl Registry {
         let plain = connection.plain_http.unwrap_or(local && connection.ca.is_none());
         let mut builder = reqwest::Client::builder()
             .user_agent(concat!("pantry/", env!("CARGO_PKG_VERSION")))
-            .connect_timeout(Duration::from_secs(20))
-            .read_timeout(Duration::from_mins(2));
+            .connect_timeout(Duration::from_secs(20));
         if local {
             // No proxy can reach this machine's own addresses.
             builder = builder.no_proxy();
@@ -97,6 +98,7 @@ impl Registry {
             repository: repository.to_owned(),
             scopes,
             credentials: connection.credentials.clone(),
+            patience: Patience::default(),
             shown: Mutex::new(None),
         })
     }
@@ -121,6 +123,11 @@ impl Registry {
         let others = sources.iter().filter(|source| *source != repository);
         scopes.extend(others.map(|source| format!("repository:{source}:pull")));
         Self::new(host, repository, scopes, connection)
+    }
+
+    /// How long it is waited for.
+    pub(super) fn patience(&self) -> Patience {
+        self.patience
     }
 
     /// `HOST[:PORT]`
@@ -148,11 +155,10 @@ impl Registry {
         let kind = text_of(&response, header::CONTENT_TYPE).unwrap_or_default();
         let kind = kind.split(';').next().unwrap_or_default().trim().to_owned();
         let cap = usize::try_from(MANIFEST_CAP).unwrap_or(usize::MAX);
-        let bytes = bounded(response, cap).await.ok_or_else(|| {
-            Failure::rejected(
-                "manifest_not_valid",
-                format!("the manifest of {reference} breaks off, or is longer than {MANIFEST_CAP} bytes"),
-            )
+        let bytes = self.patience.bounded(response, cap).await.map_err(|unread| {
+            unread.of(&self.host, |unread| {
+                Failure::rejected("manifest_not_valid", format!("the manifest of {reference} {unread}"))
+            })
         })?;
         if let Ok(wanted) = Digest::parse(reference)
             && !wanted.names(&bytes)
@@ -225,22 +231,23 @@ impl Registry {
         }
     }
 
-    /// Sends a blob's bytes; `body` makes them anew where the request has to be made again.
-    pub(in crate::cli) async fn upload(
+    /// Sends a blob's bytes; `body` makes them anew where the request has to be made again, and notes what is taken.
+    pub(super) async fn upload(
         &self,
         place: &Url,
         size: u64,
-        body: impl AsyncFn() -> Result<reqwest::Body, Failure>,
+        body: impl AsyncFn(Moved) -> Result<reqwest::Body, Failure>,
     ) -> Result<(), Failure> {
         let mut renewed = false;
         loop {
+            let moved = Moved::begin(size);
             let request = self
                 .http
                 .put(place.clone())
                 .header(header::CONTENT_LENGTH, size)
                 .header(header::CONTENT_TYPE, "application/octet-stream")
-                .body(body().await?);
-            let (response, shown) = self.send_once(request).await?;
+                .body(body(moved.clone()).await?);
+            let (response, shown) = self.send_once(request, Some(&moved)).await?;
             match response.status() {
                 StatusCode::CREATED => return Ok(()),
                 StatusCode::UNAUTHORIZED if !renewed && self.authorize(&response, shown.as_ref()).await? => {
@@ -287,7 +294,7 @@ impl Registry {
     async fn send(&self, make: impl Fn() -> Result<RequestBuilder, Failure>) -> Result<Response, Failure> {
         let (mut renewed, mut waits) = (false, 0);
         loop {
-            let (response, shown) = self.send_once(make()?).await?;
+            let (response, shown) = self.send_once(make()?, None).await?;
             match response.status() {
                 StatusCode::UNAUTHORIZED if !renewed && self.authorize(&response, shown.as_ref()).await? => {
                     renewed = true;
@@ -303,16 +310,24 @@ impl Registry {
         }
     }
 
-    /// Sends a request; gives the answer, and the credentials that were shown.
-    async fn send_once(&self, request: RequestBuilder) -> Result<(Response, Option<HeaderValue>), Failure> {
+    /// Sends a request, of whose body `moved` tells; gives the answer, and the credentials that were shown.
+    async fn send_once(
+        &self,
+        request: RequestBuilder,
+        moved: Option<&Moved>,
+    ) -> Result<(Response, Option<HeaderValue>), Failure> {
         let mut request = request.build().map_err(|error| unreachable(&self.host, &error))?;
         // An upload may go to another host, which must not see what was meant for the registry.
         let shown = if request.url().origin() == self.base.origin() { self.shown().clone() } else { None };
         if let Some(shown) = &shown {
             request.headers_mut().insert(header::AUTHORIZATION, shown.clone());
         }
-        let response = self.http.execute(request).await.map_err(|error| unreachable(&self.host, &error))?;
-        Ok((response, shown))
+        let answer = self.http.execute(request);
+        let answer = match moved {
+            Some(moved) => self.patience.uploaded(&self.host, moved, answer).await?,
+            None => self.patience.answer(&self.host, answer).await?,
+        };
+        Ok((answer.map_err(|error| unreachable(&self.host, &error))?, shown))
     }
 
     fn shown(&self) -> std::sync::MutexGuard<'_, Option<HeaderValue>> {
@@ -346,9 +361,17 @@ impl Registry {
         let bad =
             |why: &str| Failure::local("registry_not_valid", format!("{} gives no token: {why}", self.host));
         let mut url = Url::parse(realm).map_err(|_| bad("its realm is no address"))?;
-        // Who is reached by TLS must not have the password sent elsewhere in the clear.
-        if url.scheme() != "https" && self.base.scheme() == "https" {
-            return Err(bad("it speaks TLS, and its realm does not"));
+        if url.scheme() != "https" {
+            // Who is reached by TLS must not have the password sent elsewhere in the clear.
+            if self.base.scheme() == "https" {
+                return Err(bad("it speaks TLS, and its realm does not"));
+            }
+            // The caller let it be shown in the clear to this registry, and to nobody else.
+            if self.credentials.is_some() && url.origin() != self.base.origin() {
+                return Err(bad(
+                    "its realm is another host or port, and would get the password in the clear",
+                ));
+            }
         }
         {
             let mut query = url.query_pairs_mut();
@@ -361,7 +384,8 @@ impl Registry {
             if let Some(credentials) = &self.credentials {
                 request = request.header(header::AUTHORIZATION, credentials.basic()?);
             }
-            let response = request.send().await.map_err(|error| unreachable(&self.host, &error))?;
+            let answer = self.patience.answer(&self.host, request.send()).await?;
+            let response = answer.map_err(|error| unreachable(&self.host, &error))?;
             if response.status() != StatusCode::TOO_MANY_REQUESTS || waits == PATIENCE {
                 break response;
             }
@@ -372,8 +396,10 @@ impl Registry {
         if response.status() != StatusCode::OK {
             return Err(refused("no token is given", response).await);
         }
-        let body =
-            bounded(response, TOKEN_CAP).await.ok_or_else(|| bad("its answer is too long or breaks off"))?;
+        let body = self.patience.bounded(response, TOKEN_CAP).await;
+        let body = body.map_err(|unread| {
+            unread.of(&self.host, |unread| bad(&format!("what its realm answers {unread}")))
+        })?;
         let value: serde_json::Value =
             serde_json::from_slice(&body).map_err(|_| bad("its answer is no JSON"))?;
         let token = value["token"].as_str().or(value["access_token"].as_str());
@@ -396,3 +422,7 @@ fn bearer(token: &str) -> Result<HeaderValue, Failure> {
 fn text_of(response: &Response, name: header::HeaderName) -> Option<String> {
     Some(response.headers().get(name)?.to_str().ok()?.to_owned())
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;

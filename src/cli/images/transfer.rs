@@ -10,6 +10,7 @@ use sha2::Digest as _;
 use super::content::{Descriptor, type_of};
 use super::destination::Destination;
 use super::graph::{Graph, Reads};
+use super::patience::{Moved, Unread};
 use super::progress::Progress;
 use super::registry::{Place, Registry, mismatch};
 use super::source::{self, Source, missing};
@@ -124,10 +125,13 @@ async fn send(
             }
             Place::Upload(place) => place,
         };
-        let body = async || {
+        let body = async |moved: Moved| {
             bar.at(0);
             let count = bar.counter();
-            let bytes = source::stream(piece.clone()).inspect_ok(move |bytes| count(bytes.len() as u64));
+            let bytes = source::stream(piece.clone()).inspect_ok(move |bytes| {
+                moved.note(bytes.len());
+                count(bytes.len() as u64);
+            });
             Ok(reqwest::Body::wrap_stream(bytes))
         };
         match registry.upload(&place, blob.size, body).await {
@@ -194,7 +198,7 @@ async fn fetch(
         // A registry that knows no ranges begins anew: what is here already is read past.
         let mut skip = if resumed { 0 } else { got };
         let broken = loop {
-            match response.chunk().await {
+            match registry.patience().piece(&mut response).await {
                 Ok(Some(bytes)) => {
                     let past = usize::try_from(skip).unwrap_or(usize::MAX).min(bytes.len());
                     skip -= past as u64;
@@ -211,18 +215,21 @@ async fn fetch(
                     }
                 }
                 Ok(None) => break None,
-                Err(error) => break Some(error),
+                Err(unread) => break Some(unread),
             }
         };
         if got == blob.size {
             break;
         }
-        failures += 1;
+        // A connection that fell silent may be a dead one, which another tells: it is tried once.
+        let is_silent = matches!(broken, Some(Unread::Silent { .. }));
+        failures += if is_silent { PATIENCE.div_ceil(2) + 1 } else { 1 };
         if failures > PATIENCE {
-            let why = broken
-                .map_or_else(|| "the answer is too short".to_owned(), |error| super::failure::reason(&error));
-            let detail = format!("blob {} breaks off at {got} of {} bytes: {why}", blob.digest, blob.size);
-            return Err(Failure::registry_unreachable(detail, "run the command again"));
+            let unread = broken.unwrap_or_else(|| Unread::Broken("the answer is too short".to_owned()));
+            return Err(unread.of(registry.host(), |unread| {
+                let detail = format!("blob {} {unread} (at {got} of {} bytes)", blob.digest, blob.size);
+                Failure::registry_unreachable(detail, "run the command again")
+            }));
         }
         tokio::time::sleep(Duration::from_millis(200 * u64::from(failures))).await;
     }
