@@ -17,6 +17,7 @@ mod failure;
 mod grants;
 mod images;
 mod install;
+mod log;
 mod login;
 mod output;
 mod pull;

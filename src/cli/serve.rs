@@ -1,14 +1,19 @@
 //! `pantry serve`: runs the daemon until SIGTERM or SIGINT.
 
 use std::io::Write as _;
+use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::arguments::{Format, Global, Serve};
 use super::client::environment;
 use super::failure::Failure;
+use super::log;
 use crate::config::{self, Flags};
 use crate::daemon::{self, Ready};
+
+/// Threads that are still at work when the daemon has ended are waited for this long.
+const LAST_THREADS: Duration = Duration::from_secs(5);
 
 pub(super) fn run(global: &Global, options: &Serve) -> Result<(), Failure> {
     let flags = Flags { root: global.root.clone(), config: global.config.clone(), listen: options.listen };
@@ -24,7 +29,7 @@ pub(super) fn run(global: &Global, options: &Serve) -> Result<(), Failure> {
         }
         return Ok(());
     }
-    start_log(&loaded.config.log, global.output);
+    log::start(&loaded.config.log, global.output == Format::Json);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .max_blocking_threads(64)
@@ -46,7 +51,10 @@ pub(super) fn run(global: &Global, options: &Serve) -> Result<(), Failure> {
             }
         };
         Ok::<_, std::io::Error>(daemon::serve(loaded.config, say, announce, stop).await)
-    })?;
+    });
+    // All is written by now; a thread that waits for a file which never answers must not hold the process.
+    runtime.shutdown_timeout(LAST_THREADS);
+    let served = served?;
     served.map_err(|error| Failure::local(error.code(), error.to_string()).with_hint(error.hint()))
 }
 
@@ -73,22 +81,4 @@ fn announce(ready: &Ready) {
         };
     }
     let _ = std::io::stdout().flush();
-}
-
-fn start_log(log: &config::LogConfig, format: Format) {
-    let filter = tracing_subscriber::EnvFilter::try_new(&log.filter)
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    // A line that cannot be written is lost: told of it, the fallback of the logger would print, and panic where the
-    // disk under stderr is full.
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_target(false)
-        .log_internal_errors(false);
-    // A second logger in one process can only be a test's; the first one stays.
-    let _ = if log.json || format == Format::Json {
-        builder.json().flatten_event(true).try_init()
-    } else {
-        builder.with_ansi(false).try_init()
-    };
 }

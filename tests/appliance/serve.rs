@@ -2,9 +2,10 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
-use super::support::{PANTRY, Server, fresh_root, http, index_url, is_root, show, skip};
+use super::support::{PANTRY, Server, Start, fresh_root, http, index_url, is_root, show, skip};
 
 #[test]
 fn health_names_its_checks_and_the_schema() {
@@ -71,6 +72,25 @@ fn a_root_of_somebody_else_is_refused() {
     std::os::unix::fs::chown(&root, Some(12_345), None).unwrap();
     let refused = Server::try_start(&root, &[]).map(|_| ()).unwrap_err();
     assert!(refused.contains("[root_not_ours]"), "{refused}");
+}
+
+#[test]
+fn a_log_that_cannot_be_written_stops_nothing() {
+    let full = Some(Path::new("/dev/full"));
+    let environment = [("PANTRY_LOG_FILTER", "debug")];
+    let server = Start { log: full, environment: &environment, ..Start::default() }.fresh();
+    server.until_healthy();
+    for _ in 0..20 {
+        assert_eq!(server.get("/v1/nothing").0, 404);
+    }
+    assert_eq!(server.admin_get("/v1/status")["sandbox"]["proof"], serde_json::Value::Null);
+    // A start that fails says so by its exit code.
+    let mut refused = std::process::Command::new(server.account.program());
+    refused.args(["--root"]).arg(&server.root).args(["serve", "--listen", "127.0.0.1:0"]);
+    refused.stdout(std::process::Stdio::null());
+    refused.stderr(std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap());
+    assert_eq!(refused.status().unwrap().code(), Some(1));
+    server.stop();
 }
 
 #[test]

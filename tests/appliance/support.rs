@@ -46,6 +46,8 @@ pub struct Start<'a> {
     /// Leaves the address to the environment, and the bundle to the program.
     pub bare: bool,
     pub environment: &'a [(&'a str, &'a str)],
+    /// Another place for stderr than a file beside the root.
+    pub log: Option<&'a Path>,
 }
 
 impl Start<'_> {
@@ -67,7 +69,7 @@ impl Start<'_> {
 
     /// As `on`; gives what the server said when it does not start.
     pub fn try_on(self, root: &Path) -> Result<Server, String> {
-        let log = root.with_extension("log");
+        let log = self.log.map_or_else(|| root.with_extension("log"), Path::to_path_buf);
         std::fs::create_dir_all(root.parent().unwrap()).unwrap();
         let program = self.program.map_or_else(|| self.account.program(), Path::to_path_buf);
         let mut command = self.account.command(&program);
