@@ -70,6 +70,8 @@ impl File {
 fn stamp(path: &Path) -> std::io::Result<Stamp> {
     use std::os::unix::fs::MetadataExt as _;
     let meta = fs_err::metadata(path)?;
+    // Before it is opened, which alone can do something to a device.
+    usable(&meta)?;
     Ok(Stamp {
         modified: meta.modified().ok(),
         changed: (meta.ctime(), meta.ctime_nsec()),
@@ -79,16 +81,38 @@ fn stamp(path: &Path) -> std::io::Result<Stamp> {
 }
 
 fn read(path: &Path) -> std::io::Result<Vec<Entry>> {
-    let mut text = String::new();
-    fs_err::File::open(path)?.take(FILE_CAP).read_to_string(&mut text)?;
-    Ok(parse(&text, path))
+    use fs_err::os::unix::fs::OpenOptionsExt as _;
+    // A pipe that nobody writes to must not hold the thread that opens it.
+    let flags = nix::fcntl::OFlag::O_NONBLOCK | nix::fcntl::OFlag::O_NOCTTY;
+    let file = fs_err::OpenOptions::new().read(true).custom_flags(flags.bits()).open(path)?;
+    usable(&file.metadata()?)?;
+    let mut bytes = Vec::new();
+    // It may have grown meanwhile.
+    if file.take(FILE_CAP + 1).read_to_end(&mut bytes)? as u64 > FILE_CAP {
+        return Err(too_large());
+    }
+    Ok(parse(&bytes, path))
+}
+
+/// Refuses what is no regular file, as its reading may never end, and what is too large to be a file of passwords.
+fn usable(meta: &std::fs::Metadata) -> std::io::Result<()> {
+    if !meta.is_file() {
+        return Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, "it is no regular file"));
+    }
+    if meta.len() > FILE_CAP { Err(too_large()) } else { Ok(()) }
+}
+
+fn too_large() -> std::io::Error {
+    std::io::Error::new(std::io::ErrorKind::FileTooLarge, format!("it has more than {FILE_CAP} bytes"))
 }
 
 /// The lines that can be used; the log names the others by their number alone.
-fn parse(text: &str, path: &Path) -> Vec<Entry> {
+fn parse(bytes: &[u8], path: &Path) -> Vec<Entry> {
     let mut entries: Vec<Entry> = Vec::new();
-    for (index, line) in text.lines().enumerate() {
-        let line = line.trim();
+    for (index, line) in bytes.split(|byte| *byte == b'\n').enumerate() {
+        // What is no text is no entry either; the other lines are.
+        let text = std::str::from_utf8(line).map(str::trim);
+        let line = text.unwrap_or("not UTF-8");
         if line.is_empty() || line.starts_with('#') {
             continue;
         }
@@ -140,7 +164,7 @@ mod tests {
             &HASH[7..]
         );
         let names: Vec<String> =
-            parse(&text, Path::new("f")).into_iter().map(|entry| entry.name.to_string()).collect();
+            parse(text.as_bytes(), Path::new("f")).into_iter().map(|entry| entry.name.to_string()).collect();
         assert_eq!(names, ["ann", "eve"]);
     }
 
@@ -157,6 +181,47 @@ mod tests {
         fs_err::remove_file(&path).unwrap();
         assert_eq!((file.look(), file.look()), (Some(Vec::new()), None));
         fs_err::write(&path, format!("ann:{HASH}\n")).unwrap();
+        assert_eq!(file.look().unwrap().len(), 1);
+    }
+
+    #[test]
+    fn a_line_that_is_no_text_is_passed_over_alone() {
+        let mut bytes = format!("ann:{HASH}\nb").into_bytes();
+        bytes.extend(b"\xf6b:");
+        bytes.extend(format!("{HASH}\r\neve:{HASH}").bytes());
+        let names: Vec<String> =
+            parse(&bytes, Path::new("f")).into_iter().map(|entry| entry.name.to_string()).collect();
+        assert_eq!(names, ["ann", "eve"]);
+    }
+
+    #[test]
+    fn what_is_no_regular_file_or_too_large_has_nobody_and_holds_nobody() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("htpasswd");
+        let good = || fs_err::write(&path, format!("ann:{HASH}\n")).unwrap();
+        good();
+        let (mut file, _) = File::open(&path).unwrap();
+        fs_err::remove_file(&path).unwrap();
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        // On a thread of its own, as the fault would be that it never returns.
+        let (sender, receiver) = std::sync::mpsc::channel();
+        let pipe = path.clone();
+        std::thread::spawn(move || {
+            let looked = (file.look(), File::open(&pipe).is_err(), read(&pipe).is_err());
+            sender.send((looked, file)).unwrap();
+        });
+        let (looked, mut file) = receiver.recv_timeout(std::time::Duration::from_secs(20)).unwrap();
+        assert_eq!(looked, (Some(Vec::new()), true, true));
+        fs_err::remove_file(&path).unwrap();
+        std::os::unix::fs::symlink("/dev/zero", &path).unwrap();
+        assert!(file.look().is_none() && read(&path).is_err());
+        fs_err::remove_file(&path).unwrap();
+        good();
+        assert_eq!(file.look().unwrap().len(), 1, "put right, it counts again");
+        let large = fs_err::OpenOptions::new().write(true).open(&path).unwrap();
+        large.set_len(FILE_CAP + 1).unwrap();
+        assert_eq!(file.look(), Some(Vec::new()));
+        large.set_len(FILE_CAP).unwrap();
         assert_eq!(file.look().unwrap().len(), 1);
     }
 }
