@@ -165,6 +165,33 @@ async fn a_password_counts_until_it_is_changed_or_its_user_is_gone() {
 }
 
 #[tokio::test]
+async fn a_disabled_users_api_tokens_rest_and_what_was_given_out_ends() {
+    let world = World::new(Mode::Token).await;
+    user(&world, "ann", "the password").await;
+    let ann = login(&world, "ann", "the password").await.unwrap();
+    let new = NewToken {
+        owner: name("ann"),
+        name: name("laptop"),
+        expires_in: None,
+        scopes: Vec::new(),
+        role: None,
+    };
+    let made = world.access.create_token(&ann, new).await.unwrap();
+    let resolve = |name: &str| crate::names::RepoName::parse(name).ok();
+    let issued = world.access.issue(&ann, &AskedScope::parse_all([]), resolve, true).unwrap();
+    let counts = || {
+        let refreshed = world.access.refreshed(issued.refresh.as_deref().unwrap());
+        (world.access.token(&made.secret).is_some(), refreshed.is_some())
+    };
+    assert_eq!(counts(), (true, true));
+    let off = |disabled| UserChange { disabled: Some(disabled), ..UserChange::default() };
+    world.access.update_user(&root(), &name("ann"), off(true)).await.unwrap();
+    assert_eq!(counts(), (false, false));
+    world.access.update_user(&root(), &name("ann"), off(false)).await.unwrap();
+    assert_eq!(counts(), (true, false), "an API token ends by being revoked, or with its user");
+}
+
+#[tokio::test]
 async fn who_is_wrong_too_often_is_limited_and_who_was_right_is_not() {
     let world = World::new(Mode::Token).await;
     user(&world, "ann", "the password").await;

@@ -332,12 +332,12 @@ pub(super) enum User {
         #[arg(long, value_name = "GROUP,GROUP")]
         groups: Option<String>,
     },
-    /// Let nobody in as this user, whose tokens stop to count
+    /// Let nobody in as this user; API tokens rest until `enable`, what they and passwords obtained ends
     Disable {
         /// The name
         name: String,
     },
-    /// Let a disabled user in again
+    /// Let a disabled user in again, also with the API tokens that are not revoked
     Enable {
         /// The name
         name: String,

@@ -188,7 +188,7 @@ fn who_administers_a_repository_sees_its_settings_and_what_is_hidden_is_not_list
         assert_eq!(get(user, "/v1/repositories/local").0, 200, "{user}");
         let (status, list) = get(user, "/v1/repositories");
         let names: Vec<_> = list["items"].as_array().unwrap().iter().map(|one| &one["name"]).collect();
-        assert_eq!((status, names), (200, vec!["local"]), "{user}");
+        assert_eq!((status, names), (200, vec![&serde_json::json!("local")]), "{user}");
     }
     // The reader is told of a hidden one what is told of one that is not there.
     let (hidden, none) = (get("rea", "/v1/repositories/secret"), get("rea", "/v1/repositories/nonesuch"));
