@@ -106,9 +106,7 @@ fn one_that_is_near_its_end_is_renewed_also_where_the_account_was_forgotten() {
     authority.forget_accounts();
     authority.sign_for(-3_600, 86_400);
     until("a third is signed, for another account", || authority.made().0 == 2 && authority.made().2 >= 3);
-    until("it is shown", || {
-        status(&server)["not_after"].as_str().unwrap().to_owned() > tomorrow_less_an_hour()
-    });
+    until("it is shown", || *status(&server)["not_after"].as_str().unwrap() > *tomorrow_less_an_hour());
     assert!(shown(&server, authority.root_pem(), NAME).is_some());
     until("it counts as gone well", || status(&server)["acme"]["failures"] == 0);
     server.stop();

@@ -101,7 +101,7 @@ fn gc(server: &Server, arguments: &[&str]) -> Value {
     let began = Instant::now();
     loop {
         let output = server.pantry(&all);
-        if output.status.code() == Some(6) && began.elapsed() < Duration::from_secs(60) {
+        if output.status.code() == Some(6) && began.elapsed() < Duration::from_mins(1) {
             std::thread::sleep(Duration::from_millis(50));
             continue;
         }

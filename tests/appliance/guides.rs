@@ -26,7 +26,7 @@ enum Mode {
 struct Bench {
     server: Child,
     folder: tempfile::TempDir,
-    _root: tempfile::TempDir,
+    root: tempfile::TempDir,
 }
 
 /// Makes the network and the `/etc`, and becomes the server.
@@ -79,7 +79,7 @@ impl Bench {
         let mut server = command.spawn().unwrap();
         let (line, _) = first_line(&mut server);
         let log = std::fs::read_to_string(at("server.log")).unwrap_or_default();
-        let bench = Self { server, folder, _root: root };
+        let bench = Self { server, folder, root };
         let line = line.unwrap_or_else(|| panic!("the server did not start:\n{log}"));
         assert!(line.contains("ready at"), "{line}");
         if mode == Mode::Tls {
@@ -91,7 +91,7 @@ impl Bench {
     }
 
     fn root(&self) -> PathBuf {
-        self._root.path().join("root")
+        self.root.path().join("root")
     }
 
     fn work(&self) -> PathBuf {
@@ -144,7 +144,10 @@ fn blocks(page: &str, words: &[&str]) -> String {
                 taken = Some(info.strip_prefix("sh ").is_some_and(|word| words.contains(&word)));
             }
             (Some(_), Some(_)) => taken = None,
-            (None, Some(true)) => script += &format!("{line}\n"),
+            (None, Some(true)) => {
+                script += line;
+                script += "\n";
+            }
             _ => {}
         }
     }
@@ -172,7 +175,9 @@ fn walk(test: &str, page: &str, mode: Mode, needs: &[&str], before: &str, refuse
     assert!(!own.is_empty(), "{page} has no commands for {mode:?}");
     script += &own;
     for command in refused {
-        script += &format!("if {command}; then echo 'this must be refused' >&2; exit 1; fi\n");
+        script += "if ";
+        script += command;
+        script += "; then echo 'this must be refused' >&2; exit 1; fi\n";
     }
     if mode == Mode::Tls {
         // Whatever the page did: nobody else sees what is private.

@@ -1,5 +1,8 @@
 //! Clients that are slow, greedy or lie, over plain HTTP, TLS and HTTP/2; each time others are still answered.
 
+// The numbers of the protocol stand beside what is done with them.
+#![allow(clippy::items_after_statements)]
+
 use std::io::{Read as _, Write as _};
 use std::time::{Duration, Instant};
 
@@ -12,7 +15,7 @@ use super::wire::{
 /// Short limits, so that nobody waits for the real ones.
 const HEADER: Duration = Duration::from_millis(400);
 const IDLE: Duration = Duration::from_millis(1_600);
-const STALL: Duration = Duration::from_millis(1_000);
+const STALL: Duration = Duration::from_secs(1);
 
 fn start(way: Way, further: &[(&'static str, &'static str)]) -> Server {
     let mut environment = vec![
@@ -39,7 +42,7 @@ fn head_of(wire: &mut dyn Wire) -> String {
 
 /// Pushes a blob of that many bytes and gives its path.
 fn blob(server: &Server, size: usize) -> String {
-    let content: Vec<u8> = (0..size).map(|at| (at * 31 % 251) as u8).collect();
+    let content: Vec<u8> = (0..size).map(|at| u8::try_from(at * 31 % 251).unwrap()).collect();
     let digest = pantry::names::Digest::of(&content);
     let mut wire = connect(server);
     let head = format!(

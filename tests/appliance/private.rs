@@ -17,7 +17,7 @@ use super::support::{Server, has, is_root, show, skip, until};
 const PASSWORD: &str = "correct horse battery";
 
 /// So long a token of the service counts here: as briefly as may be.
-const LIFE: Duration = Duration::from_secs(60);
+const LIFE: Duration = Duration::from_mins(1);
 
 /// More layers than any client fetches at once, so that some are asked for later than others.
 const LAYERS: usize = 12;

@@ -113,7 +113,7 @@ fn an_endless_manifest_is_not_held() {
         let _ = asked
             .stream
             .write_all(format!("HTTP/1.1 {MANIFEST_HEAD}\r\nConnection: close\r\n\r\n").as_bytes());
-        while asked.stream.write_all(&[b' '; 65_536]).is_ok() {}
+        while asked.stream.write_all(&[b' '; 16_384]).is_ok() {}
     });
     let folder = tempfile::tempdir().unwrap();
     let output =
@@ -210,7 +210,7 @@ fn an_expired_token_is_renewed_and_shown_to_nobody_else() {
         match asked.line.split(' ').next() {
             Some("HEAD") => asked.answer("404 Not Found", b""),
             Some("POST") => {
-                asked.answer(&format!("202 Accepted\r\nLocation: http://{away}/elsewhere?x=y"), b"")
+                asked.answer(&format!("202 Accepted\r\nLocation: http://{away}/elsewhere?x=y"), b"");
             }
             _ => asked.answer("201 Created", b""),
         }
@@ -279,7 +279,7 @@ fn memory_does_not_depend_on_the_image_and_a_signal_leaves_nothing() {
         let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {size}\r\n\r\n");
         asked.stream.write_all(head.as_bytes()).unwrap();
         for _ in 0..size / 65_536 - 1 {
-            if asked.stream.write_all(&[7; 65_536]).is_err() {
+            if asked.stream.write_all(&[7; 16_384]).is_err() {
                 return;
             }
         }

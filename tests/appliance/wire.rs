@@ -179,7 +179,7 @@ impl ServerCertVerifier for Anybody {
 /// Everything until the other end is gone, however it goes.
 pub fn to_the_end(wire: &mut dyn Wire) -> Vec<u8> {
     let mut all = Vec::new();
-    let mut piece = [0_u8; 65_536];
+    let mut piece = [0_u8; 16_384];
     loop {
         match wire.read(&mut piece) {
             Ok(0) => return all,

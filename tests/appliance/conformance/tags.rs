@@ -34,7 +34,7 @@ pub(super) fn tags_are_listed_in_order_and_in_pages(registry: &mut Registry) {
             assert_eq!(link.is_empty(), found.len() + page.len() == tags.len(), "n={n}");
             found.extend(page);
             let Some((path, _)) = link.strip_prefix('<').and_then(|link| link.split_once('>')) else { break };
-            query = path[path.find('?').unwrap()..].to_owned();
+            path[path.find('?').unwrap()..].clone_into(&mut query);
         }
         assert_eq!(found, tags, "n={n}");
     }
