@@ -10,7 +10,7 @@ use super::referrers;
 use super::removal;
 use super::settings::settings;
 use super::tables::{KEEPS, MANIFESTS, ManifestRecord, PULLED};
-use super::tags::{set_tag, target};
+use super::tags::{immutable_tag_of, set_tag, target};
 use super::wanted;
 use crate::blobs::{self, Owner, Stored};
 use crate::names::{Digest, Millis, Reference, RepoName, Tag};
@@ -72,9 +72,14 @@ pub fn put_manifest_named(
     let owner = owner(repo, name);
     removal::clear(tx, now, repo, name)?;
     let before = tx.get(&MANIFESTS, &key)?;
-    // Bytes that do not tell their type are of the one that they were first put with: who puts them again must not
-    // change what others' tags, which may be immutable, are answered as.
-    let media_type = before.as_ref().map_or(&parsed.media_type, |held| &held.media_type).clone();
+    // Bytes that do not tell their type are what they were last put as; but who puts them again must not change what
+    // an immutable tag is answered as.
+    let media_type = match &before {
+        Some(held) if held.media_type != parsed.media_type && immutable_tag_of(tx, repo, name)?.is_some() => {
+            held.media_type.clone()
+        }
+        _ => parsed.media_type.clone(),
+    };
     blobs::link(tx, stored, &owner)?;
     for digest in &needs.here {
         blobs::link_known(tx, digest, &owner)?;

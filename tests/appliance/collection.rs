@@ -427,7 +427,7 @@ fn what_retention_removes_by_the_schedule_is_in_the_report_of_a_change() {
         let ids = changes["items"].as_array().unwrap().clone();
         ids.iter().any(|change| {
             let url = format!("{}/v1/reports/{}", server.url, change["id"].as_str().unwrap());
-            let report = http().get(url).send().unwrap();
+            let report = http().get(url).bearer_auth(server.token()).send().unwrap();
             report.status() == 200 && report.json::<Value>().unwrap()["counts"]["tags"] == 1
         })
     });

@@ -151,7 +151,7 @@ impl World {
             Ok(found) => {
                 let index = MANIFESTS.iter().position(|(_, digest)| *digest == found.digest.to_string());
                 let index = index.expect("no manifest that nobody put");
-                let bytes = self.registry.manifest_bytes(&found).await.unwrap();
+                let bytes = self.steady(|| self.registry.manifest_bytes(&found)).await.unwrap();
                 assert_eq!(bytes, MANIFESTS[index].0, "the manifest is as it was put");
                 Some(index)
             }
@@ -169,8 +169,7 @@ impl World {
             Err(error) => panic!("{repo} {digest}: {error}"),
         };
         let pieces: Vec<Bytes> = self
-            .registry
-            .open(&found)
+            .steady(|| self.registry.open(&found))
             .await
             .unwrap_or_else(|error| panic!("{repo} {digest} is recorded and cannot be opened: {error}"))
             .stream(None)
