@@ -1,7 +1,6 @@
 //! `pantry serve`: runs the daemon until SIGTERM or SIGINT.
 
 use std::io::Write as _;
-use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -11,9 +10,6 @@ use super::failure::Failure;
 use super::log;
 use crate::config::{self, Flags};
 use crate::daemon::{self, Ready};
-
-/// Threads that are still at work when the daemon has ended are waited for this long.
-const LAST_THREADS: Duration = Duration::from_secs(5);
 
 pub(super) fn run(global: &Global, options: &Serve) -> Result<(), Failure> {
     let flags = Flags { root: global.root.clone(), config: global.config.clone(), listen: options.listen };
@@ -51,10 +47,7 @@ pub(super) fn run(global: &Global, options: &Serve) -> Result<(), Failure> {
             }
         };
         Ok::<_, std::io::Error>(daemon::serve(loaded.config, say, announce, stop).await)
-    });
-    // All is written by now; a thread that waits for a file which never answers must not hold the process.
-    runtime.shutdown_timeout(LAST_THREADS);
-    let served = served?;
+    })?;
     served.map_err(|error| Failure::local(error.code(), error.to_string()).with_hint(error.hint()))
 }
 
