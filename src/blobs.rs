@@ -23,6 +23,7 @@
 //! Invariant: *durable before visible*. A file is written to `uploads/<id>`, synced, renamed, its folder synced, and
 //! only then may a record name it. So a crash can leave a file that nothing names, never a name without its file.
 
+mod buffers;
 mod collect;
 mod error;
 mod files;

@@ -84,6 +84,11 @@ pub(crate) trait OpenFile: Send + Sync + fmt::Debug {
     fn write_at(&self, pieces: &[IoSlice<'_>], offset: u64) -> io::Result<usize>;
     /// Reads from `offset` into the spare room of `buffer`; gives how many bytes, 0 at the end.
     fn read_at(&self, buffer: &mut Vec<u8>, offset: u64) -> io::Result<usize>;
+    /// Reads from `offset` over the bytes of `out`; gives how many, 0 at the end.
+    fn read_into(&self, out: &mut [u8], offset: u64) -> io::Result<usize>;
+    /// As [`OpenFile::read_into`], but only what is there without waiting for a disk, which may be nothing at all. It
+    /// tells no errors, nor the end: who reads on learns of them.
+    fn read_cached(&self, out: &mut [u8], offset: u64) -> usize;
     /// Length, names, and whether it is the same as before.
     fn status(&self) -> io::Result<Status>;
     /// Makes it so long, by cutting it off.

@@ -7,10 +7,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::task::spawn_blocking;
 
+use super::buffers::Buffers;
 use super::files::{Access, Files, RealFiles};
 use super::layout::Layout;
 use super::pins::Pins;
-use super::reader::Buffers;
 use super::references::{INLINE_BYTES, Place, find, is_known};
 use super::sink::{Active, Sink};
 use super::verified::Verified;

@@ -1,6 +1,6 @@
 //! The system's files.
 
-use std::io::{self, ErrorKind, IoSlice};
+use std::io::{self, ErrorKind, IoSlice, IoSliceMut};
 use std::num::NonZeroU64;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
@@ -80,6 +80,16 @@ impl OpenFile for RealFile {
 
     fn read_at(&self, buffer: &mut Vec<u8>, offset: u64) -> io::Result<usize> {
         Ok(rustix::io::pread(&self.0, rustix::buffer::spare_capacity(buffer), offset)?)
+    }
+
+    fn read_into(&self, out: &mut [u8], offset: u64) -> io::Result<usize> {
+        Ok(rustix::io::pread(&self.0, out, offset)?)
+    }
+
+    fn read_cached(&self, out: &mut [u8], offset: u64) -> usize {
+        // Not all file systems can tell, and not all kernels; their refusal is as good as having nothing.
+        let out = &mut [IoSliceMut::new(out)];
+        rustix::io::preadv2(&self.0, out, offset, rustix::io::ReadWriteFlags::NOWAIT).unwrap_or(0)
     }
 
     fn status(&self) -> io::Result<Status> {
