@@ -19,13 +19,12 @@ use super::crowd::Seat;
 /// Whoever is waited for must move so many bytes a second, over a whole window.
 const BYTES_PER_SECOND: u64 = 1024;
 /// While answers that nobody takes hold more memory than this, the window is an eighth.
-const PRESSURE_BYTES: usize = 128 * 1024 * 1024;
+const PRESSURE_BYTES: usize = 64 * 1024 * 1024;
 
-/// What of all answers has been read and not yet been taken by the other end.
+/// What of all answers has been read and not yet been sent.
 static HELD: AtomicUsize = AtomicUsize::new(0);
 
 /// Counts bytes of an answer as held until this is dropped.
-#[derive(Default)]
 pub(super) struct Held(usize);
 
 impl Held {

@@ -3,7 +3,7 @@
 //! A client can leave the window of one stream shut while the connection is well; nothing of the connection shows that.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -21,7 +21,7 @@ pub(super) struct Streams {
 }
 
 impl Streams {
-    /// A stream ends when a piece of its answer isn't taken within `stall`.
+    /// A stream ends when no piece of its answer is taken within `stall`, though there are some.
     pub(super) fn new(stall: Duration) -> Self {
         Self { stall }
     }
@@ -45,16 +45,18 @@ where
     }
 }
 
-/// Since when a piece of an answer has waited to be taken.
+/// Since when pieces of an answer have waited, without one of them being taken.
 pub(super) struct Watch {
     base: Instant,
-    /// Milliseconds after `base`, 0 when nothing waits.
-    given: AtomicU64,
+    /// How many wait.
+    waiting: AtomicUsize,
+    /// When the first of them was given, or the last one before them taken: milliseconds after `base`.
+    since: AtomicU64,
 }
 
 impl Watch {
     fn new() -> Self {
-        Self { base: Instant::now(), given: AtomicU64::new(0) }
+        Self { base: Instant::now(), waiting: AtomicUsize::new(0), since: AtomicU64::new(0) }
     }
 
     /// That of the stream whose task this is.
@@ -63,23 +65,32 @@ impl Watch {
     }
 
     fn now(&self) -> u64 {
-        u64::try_from(self.base.elapsed().as_millis()).unwrap_or(u64::MAX).max(1)
+        u64::try_from(self.base.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
+    /// One more waits.
     pub(super) fn given(&self) {
-        self.given.store(self.now(), Ordering::Relaxed);
+        if self.waiting.load(Ordering::Acquire) == 0 {
+            self.since.store(self.now(), Ordering::Relaxed);
+        }
+        self.waiting.fetch_add(1, Ordering::AcqRel);
     }
 
+    /// One of them has been sent.
     pub(super) fn taken(&self) {
-        self.given.store(0, Ordering::Relaxed);
+        self.since.store(self.now(), Ordering::Relaxed);
+        self.waiting.fetch_sub(1, Ordering::AcqRel);
     }
 
     async fn stalled(&self, stall: Duration) {
         loop {
             tokio::time::sleep(stall / 8).await;
-            let given = self.given.load(Ordering::Relaxed);
-            let waited = Duration::from_millis(self.now().saturating_sub(given));
-            if given > 0 && waited >= window(stall) {
+            // In this order: what is given now has set its time before it counts.
+            if self.waiting.load(Ordering::Acquire) == 0 {
+                continue;
+            }
+            let waited = self.now().saturating_sub(self.since.load(Ordering::Relaxed));
+            if Duration::from_millis(waited) >= window(stall) {
                 return;
             }
         }

@@ -62,27 +62,49 @@ pub(super) struct Sending {
     body: axum::body::Body,
     /// What is left of a piece that is sent in parts.
     rest: Bytes,
-    held: Held,
+    held: Option<Arc<Held>>,
     watch: Option<Arc<Watch>>,
     _at_work: AtWork,
+}
+
+/// Bytes that count as held, and as not yet taken, until the connection has sent the last of them.
+struct Part {
+    bytes: Bytes,
+    _held: Option<Arc<Held>>,
+    watch: Option<Arc<Watch>>,
+}
+
+impl AsRef<[u8]> for Part {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        if let Some(watch) = &self.watch {
+            watch.taken();
+        }
+    }
 }
 
 impl Sending {
     /// `watch` is told of each piece where the answer shares its connection with others.
     pub(super) fn new(body: axum::body::Body, watch: Option<Arc<Watch>>, at_work: AtWork) -> Self {
-        Self { body, rest: Bytes::new(), held: Held::default(), watch, _at_work: at_work }
+        Self { body, rest: Bytes::new(), held: None, watch, _at_work: at_work }
     }
 
     /// The next part of the piece that is being sent.
     fn part(&mut self) -> Frame<Bytes> {
-        let piece = match &self.watch {
+        let bytes = match &self.watch {
             Some(watch) => {
                 watch.given();
                 self.rest.split_to(self.rest.len().min(SHARED_PIECE_BYTES))
             }
             None => std::mem::take(&mut self.rest),
         };
-        Frame::data(piece)
+        let held = if self.rest.is_empty() { self.held.take() } else { self.held.clone() };
+        Frame::data(Bytes::from_owner(Part { bytes, _held: held, watch: self.watch.clone() }))
     }
 }
 
@@ -94,18 +116,13 @@ impl Body for Sending {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        // Who asks for more has taken what it got.
-        if let Some(watch) = &self.watch {
-            watch.taken();
-        }
         if !self.rest.is_empty() {
             return Poll::Ready(Some(Ok(self.part())));
         }
-        self.held = Held::default();
         let outcome = Pin::new(&mut self.body).poll_frame(context);
         let Poll::Ready(Some(Ok(frame))) = outcome else { return outcome };
         let Ok(piece) = frame.into_data().map_err(drop) else { return Poll::Ready(None) };
-        self.held = Held::new(piece.len());
+        self.held = Some(Arc::new(Held::new(piece.len())));
         self.rest = piece;
         Poll::Ready(Some(Ok(self.part())))
     }

@@ -353,6 +353,69 @@ fn memory_kib(server: &Server) -> u64 {
     line.trim().trim_end_matches(" kB").parse().unwrap()
 }
 
+/// How many requests were answered, as their heads were made.
+fn answered(server: &Server) -> u64 {
+    let mut wire = connect_from(server, "127.0.0.9");
+    wire.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
+    wire.flush().unwrap();
+    let told = String::from_utf8(to_the_end(wire.as_mut())).unwrap();
+    let lines = told.lines().filter(|line| line.starts_with("pantry_http_requests_total{"));
+    lines.map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum()
+}
+
+#[test]
+fn streams_that_nobody_reads_hold_little_memory_and_others_are_served() {
+    const CONNECTIONS: u64 = 16;
+    const STREAMS: u64 = 64;
+    const SIZE: usize = 8 << 20;
+    const INITIAL_WINDOW_SIZE: u16 = 4;
+    const WINDOW_UPDATE: u8 = 8;
+    // What the streams share, and what each has for itself: its piece, its request and its place.
+    const SHARED_KIB: u64 = 64 * 1_024;
+    const OF_ONE_KIB: u64 = 16 + 32;
+    // Windows that are shut, and windows that never are while nobody reads the connection.
+    for (window, shared) in [(1, 0), (u32::MAX >> 1, SHARED_KIB)] {
+        let server = start(
+            Way::Tls,
+            &[
+                ("PANTRY_LIMITS_CONNECTIONS", "32"),
+                ("PANTRY_LIMITS_STALL_TIMEOUT_MS", "60000"),
+                ("PANTRY_LIMITS_IDLE_TIMEOUT_MS", "60000"),
+            ],
+        );
+        let path = blob(&server, SIZE);
+        let (before, begun) = (memory_kib(&server), answered(&server));
+        let mut clients = Vec::new();
+        for _ in 0..CONNECTIONS {
+            let mut client = Http2::connect(&server, &[(INITIAL_WINDOW_SIZE, window)]);
+            if window > 1 {
+                client.send(WINDOW_UPDATE, 0, 0, &(window - 65_535).to_be_bytes()).unwrap();
+            }
+            for stream in 0..STREAMS {
+                client.get(u32::try_from(stream * 2 + 1).unwrap(), &path).unwrap();
+            }
+            clients.push(client);
+        }
+        let began = Instant::now();
+        while answered(&server) - begun < CONNECTIONS * STREAMS {
+            assert!(began.elapsed() < PATIENCE, "they are not all answered");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        // All of another client's is there, and in the time that it takes everybody has what they may have.
+        let mut other = connect_from(&server, "127.0.0.9");
+        let get = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+        other.write_all(get.as_bytes()).unwrap();
+        other.flush().unwrap();
+        assert!(to_the_end(other.as_mut()).len() > SIZE);
+        others_are_served(&server);
+        let grown = memory_kib(&server).saturating_sub(before);
+        let bound = shared + CONNECTIONS * STREAMS * OF_ONE_KIB;
+        println!("windows of {window}: memory grew by {grown} KiB, of {bound}");
+        assert!(grown < bound, "windows of {window}: memory grew by {grown} KiB, more than {bound}");
+        drop(clients);
+    }
+}
+
 #[test]
 fn a_flood_of_resets_ends_its_connection() {
     let server = start(Way::Tls, &[]);
