@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use socket2::SockRef;
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -27,6 +28,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 const TEND: Duration = Duration::from_secs(15);
 /// Connections that the kernel holds until they are accepted.
 const BACKLOG: u32 = 1_024;
+/// The kernel takes so much of an answer beyond what it can send at once: else it is megabytes for each client that
+/// reads slowly, and half of that must be taken before it shows that one reads at all.
+const UNSENT_BYTES: u32 = 256 * 1024;
 
 /// Makes servers.
 pub struct Server;
@@ -64,6 +68,10 @@ fn listen(listen: SocketAddr) -> Result<TcpListener, ServerError> {
     let socket = if listen.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }.map_err(failed)?;
     // A port in TIME_WAIT after a restart is taken again; one that somebody listens on is not.
     socket.set_reuseaddr(true).map_err(failed)?;
+    // What is accepted has it from here.
+    if let Err(error) = SockRef::from(&socket).set_tcp_notsent_lowat(UNSENT_BYTES) {
+        tracing::debug!(%error, "connections are served without TCP_NOTSENT_LOWAT");
+    }
     socket.bind(listen).map_err(failed)?;
     socket.listen(BACKLOG).map_err(failed)
 }
