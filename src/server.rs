@@ -12,7 +12,8 @@
 //! Invariants:
 //! - Every handler takes a `Caller` and asks `require` for its right before anything else; only liveness
 //!   (`/health`), the description of the API and the signed callback are for everybody.
-//! - A connection without a request makes room for a new one; no address has more than its share.
+//! - A connection without a request makes room for a new one; no address has more than its share, nor more than
+//!   its part of the memory for bodies.
 //! - A request over TCP names this server in `Host`, else it is refused, so that a name that was bound anew to this
 //!   address gives a web page nothing.
 
@@ -33,6 +34,7 @@ mod metrics;
 mod observe;
 mod pace;
 mod router;
+mod share;
 mod socket;
 mod streams;
 mod transfer;

@@ -14,6 +14,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 use super::errors::{ApiError, ApiResult};
+use super::share::{Holder, Holders};
 
 /// What is beyond a cap is read and dropped up to here, so that a client that sends before it listens gets the answer.
 const DROP_BYTES: u64 = 256 * 1024 * 1024;
@@ -55,6 +56,8 @@ const TURN_WAIT: Duration = Duration::from_secs(5);
 /// How much memory collected bodies may have, and how long they may keep it before they are whole.
 pub(super) struct Budget {
     units: Arc<Semaphore>,
+    /// Nobody has more than a part of them.
+    holders: Arc<Holders>,
     /// All units.
     most: u32,
     /// A body waits for memory so long, and is then refused.
@@ -67,7 +70,44 @@ impl Budget {
     fn new(bytes: usize, wait: Duration, whole_within: Duration) -> Self {
         let units = bytes / UNIT_BYTES;
         let most = u32::try_from(units).unwrap_or(u32::MAX);
-        Self { units: Arc::new(Semaphore::new(units)), most, wait, whole_within }
+        let units = Arc::new(Semaphore::new(units));
+        Self { units, holders: Arc::default(), most, wait, whole_within }
+    }
+
+    /// So many units, for one that has `have` of them already; `None` when there are none within the wait, for all or for
+    /// the one whose request it is.
+    async fn take(&self, have: u32, units: u32) -> Option<Taken> {
+        tokio::time::timeout(self.wait, async {
+            let mut taken =
+                Taken { holder: Holder::of_this_request(), noted: 0, units: None, of: self.holders.clone() };
+            if let Some(holder) = taken.holder {
+                self.holders.take(holder, self.most, have, units).await;
+                taken.noted = units;
+            }
+            taken.units = Some(self.units.clone().acquire_many_owned(units).await.ok()?);
+            Some(taken)
+        })
+        .await
+        .ok()?
+    }
+}
+
+/// Units of a budget, until this is dropped.
+struct Taken {
+    holder: Option<Holder>,
+    /// How many are noted as the holder's.
+    noted: u32,
+    units: Option<OwnedSemaphorePermit>,
+    of: Arc<Holders>,
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        // The units first: who waits for its part finds them.
+        drop(self.units.take());
+        if let Some(holder) = self.holder {
+            self.of.give_back(holder, self.noted);
+        }
     }
 }
 
@@ -75,7 +115,8 @@ impl Budget {
 #[derive(Default)]
 struct Share {
     bytes: Vec<u8>,
-    units: Option<OwnedSemaphorePermit>,
+    taken: Vec<Taken>,
+    units: u32,
 }
 
 impl AsRef<[u8]> for Share {
@@ -92,16 +133,13 @@ impl Share {
             // Doubled, as a body of many pieces would else be copied for each; and what is counted is what is reserved.
             let most = usize::try_from(cap).unwrap_or(usize::MAX);
             let capacity = length.max(FREE_BYTES.min(most)).max((self.bytes.capacity() * 2).min(most));
-            let have = self.units.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
-            let more = capacity.saturating_sub(FREE_BYTES).div_ceil(UNIT_BYTES).saturating_sub(have);
+            let units =
+                u32::try_from(capacity.saturating_sub(FREE_BYTES).div_ceil(UNIT_BYTES)).unwrap_or(u32::MAX);
+            let more = units.saturating_sub(self.units);
             if more > 0 {
-                let more = u32::try_from(more).unwrap_or(u32::MAX);
-                let acquired = budget.units.clone().acquire_many_owned(more);
-                let Ok(Ok(units)) = tokio::time::timeout(budget.wait, acquired).await else { return false };
-                match &mut self.units {
-                    Some(all) => all.merge(units),
-                    none => *none = Some(units),
-                }
+                let Some(taken) = budget.take(self.units, more).await else { return false };
+                self.taken.push(taken);
+                self.units = units;
             }
             self.bytes.reserve_exact(capacity - self.bytes.len());
         }
@@ -233,13 +271,12 @@ async fn shared(budget: &Budget, mut response: Response) -> Option<Response> {
     let size = response.body().size_hint().exact().and_then(|size| usize::try_from(size).ok());
     let Some(size) = size.filter(|size| *size > FREE_BYTES) else { return Some(response) };
     let units = u32::try_from(size.div_ceil(UNIT_BYTES)).unwrap_or(u32::MAX).min(budget.most);
-    let acquired = tokio::time::timeout(budget.wait, budget.units.clone().acquire_many_owned(units)).await;
-    let units = acquired.ok()?.ok()?;
+    let taken = budget.take(0, units).await?;
     drop(turn);
     let (head, body) = response.into_parts();
     // It is in memory already, in one piece.
     let bytes = axum::body::to_bytes(body, usize::MAX).await.ok()?;
-    let bytes = Bytes::from_owner(Share { bytes: bytes.into(), units: Some(units) });
+    let bytes = Bytes::from_owner(Share { bytes: bytes.into(), taken: vec![taken], units });
     Some(Response::from_parts(head, Body::from(bytes)))
 }
 
@@ -302,6 +339,26 @@ mod tests {
         assert!(matches!(other().await, Collected::Busy));
         drop(part);
         assert!(matches!(other().await, Collected::Whole(bytes) if bytes == vec![7; 500_000]));
+        assert_eq!(budget.units.available_permits(), (1 << 20) / UNIT_BYTES);
+    }
+
+    #[tokio::test]
+    async fn one_address_has_a_part_of_the_budget_and_others_the_rest() {
+        let budget = Budget::new(1 << 20, SHORT, LONG);
+        let body = |from: &str, times| {
+            Holder::sample(from).holds(collect_within(&budget, repeated(100_000, times), 8 << 20))
+        };
+        let held = body("192.0.2.1", 3).await;
+        assert!(matches!(held, Collected::Whole(_)));
+        assert!(matches!(body("192.0.2.1", 3).await, Collected::Busy), "more than half");
+        let other = body("192.0.2.2", 3).await;
+        assert!(matches!(&other, Collected::Whole(bytes) if bytes.len() == 300_000));
+        drop(other);
+        assert!(matches!(body("192.0.2.2", 6).await, Collected::Busy), "there is not so much");
+        drop(held);
+        let large = body("192.0.2.1", 6).await;
+        assert!(matches!(large, Collected::Whole(_)), "one body may have more than a part of the budget");
+        drop(large);
         assert_eq!(budget.units.available_permits(), (1 << 20) / UNIT_BYTES);
     }
 

@@ -17,6 +17,7 @@ use tower::ServiceExt as _;
 
 use super::crowd::Seat;
 use super::pace::Paced;
+use super::share::{Holder, Part};
 use super::streams::{Streams, Watch};
 use super::transfer::{Receiving, Sending};
 use crate::config::LimitsConfig;
@@ -78,6 +79,8 @@ pub(super) struct Limits {
     pub(super) idle: Duration,
     pub(super) stall: Duration,
     pub(super) streams: u32,
+    /// What one address may have of what all share, as of the connections.
+    pub(super) part: Part,
 }
 
 impl Limits {
@@ -88,6 +91,7 @@ impl Limits {
             idle: Duration::from_millis(config.idle_timeout_ms),
             stall: Duration::from_millis(config.stall_timeout_ms),
             streams: config.streams,
+            part: Part { of_one: config.per_address_connections, of_all: config.connections },
         }
     }
 }
@@ -159,6 +163,7 @@ impl Serving {
         seat: Arc<Seat>,
     ) -> impl FnMut(Request<Incoming>) -> Answering + Clone + use<> {
         let (router, stall) = (self.router.clone(), self.limits.stall);
+        let holder = Holder::new(&connection, self.limits.part);
         move |request: Request<Incoming>| {
             let at_work = seat.request();
             let mut request = request.map(|body| {
@@ -169,7 +174,7 @@ impl Serving {
                 }
             });
             request.extensions_mut().insert(connection);
-            let answer = router.clone().oneshot(request);
+            let answer = holder.holds(router.clone().oneshot(request));
             Box::pin(async move {
                 let watch = Watch::of_this_stream();
                 Ok(answer.await?.map(|body| Sending::new(body, watch, at_work)))

@@ -417,6 +417,34 @@ fn streams_that_nobody_reads_hold_little_memory_and_others_are_served() {
 }
 
 #[test]
+fn one_address_has_its_part_of_the_memory_for_manifests_and_others_theirs() {
+    const SIZE: usize = 1 << 20;
+    let server = start(Way::Plain, &[("PANTRY_LIMITS_STALL_TIMEOUT_MS", "60000")]);
+    let put = |source: &str, size: usize, sent: usize| {
+        let mut wire = connect_from(&server, source);
+        let head = format!(
+            "PUT /v2/local/a/manifests/t HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
+             Content-Length: {size}\r\n\r\n"
+        );
+        wire.write_all(head.as_bytes()).unwrap();
+        wire.write_all(&vec![b'x'; sent]).unwrap();
+        wire.flush().unwrap();
+        wire
+    };
+    let status = |source: &str| {
+        let mut wire = put(source, SIZE * 2, SIZE * 2);
+        let told = to_the_end(wire.as_mut());
+        String::from_utf8_lossy(&told[9..12]).into_owned()
+    };
+    let mut stalled = Vec::new();
+    while status("127.0.0.1") != "429" {
+        assert!(stalled.len() < 40, "the address never has its part");
+        stalled.push(put("127.0.0.1", SIZE, SIZE - 1));
+    }
+    assert_eq!(status("127.0.0.2"), "400", "it is read, and is no manifest");
+}
+
+#[test]
 fn a_flood_of_resets_ends_its_connection() {
     let server = start(Way::Tls, &[]);
     const CANCEL: [u8; 4] = [0, 0, 0, 8];

@@ -3,6 +3,7 @@
 use super::super::accept::accept_tcp;
 use super::super::connection::{Limits, Serving};
 use super::super::crowd::Crowd;
+use super::super::share::Part;
 use super::*;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -15,7 +16,8 @@ const PLACES: usize = 16;
 
 fn limits() -> Limits {
     let minute = Duration::from_mins(1);
-    Limits { header: minute, handshake: minute, idle: minute, stall: minute, streams: 16 }
+    let part = Part { of_one: 1, of_all: 2 };
+    Limits { header: minute, handshake: minute, idle: minute, stall: minute, streams: 16, part }
 }
 
 /// Serves on a free port until the token is dropped.
