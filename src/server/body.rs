@@ -1,15 +1,19 @@
 //! Bodies: streamed, or collected under a cap and a budget that all share.
 
 use std::io;
+use std::pin::Pin;
 use std::sync::{Arc, LazyLock};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use axum::body::{Body, HttpBody as _};
+use axum::body::{Body, HttpBody};
 use axum::extract::Request;
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _, stream};
+use http::header;
+use hyper::body::{Frame, SizeHint};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
@@ -23,6 +27,11 @@ const DROP_BYTES: u64 = 256 * 1024 * 1024;
 const DRAINED: usize = 1024 * 1024;
 /// … and for so long.
 const DRAINING: Duration = Duration::from_secs(2);
+
+/// Of a body that is left over when its request is answered, so much is read away while the answer goes out …
+const LEFT_OVER: usize = 16 * 1024 * 1024;
+/// … and for so long.
+const LEFT_OVER_TIME: Duration = Duration::from_secs(5);
 
 /// All collected bodies together have so many bytes in memory at most, apart from what each has for free.
 const BUDGET_BYTES: usize = 32 * 1024 * 1024;
@@ -283,16 +292,67 @@ async fn shared(budget: &Budget, mut response: Response) -> Option<Response> {
 /// Reads away what a client still sends before it is refused: a connection that is closed on unread bytes is reset, and
 /// the refusal lost with it. A long body is not waited for.
 pub(super) async fn drain(body: Body) {
+    read_away(body, DRAINED, DRAINING).await;
+}
+
+async fn read_away(body: Body, most: usize, time: Duration) {
     let reading = async {
         let (mut pieces, mut read) = (pieces(body), 0);
         while let Some(Ok(piece)) = pieces.next().await {
             read += piece.len();
-            if read > DRAINED {
+            if read > most {
                 break;
             }
         }
     };
-    let _too_long = tokio::time::timeout(DRAINING, reading).await;
+    let _too_long = tokio::time::timeout(time, reading).await;
+}
+
+/// Answers at once also when the body is not wanted, such as a chunk that is out of order or a token that has ended: what
+/// is left of the body is read away meanwhile, up to a limit, so that the answer arrives and the connection lives on.
+pub(super) async fn read_leftovers(request: Request, next: Next) -> Response {
+    // Who waits for a word before it sends must not get one by our reading.
+    if request.body().is_end_stream() || request.headers().contains_key(header::EXPECT) {
+        return next.run(request).await;
+    }
+    next.run(request.map(|body| Body::new(Leftover(Some(body))))).await
+}
+
+/// A body that is read away when it is dropped before its end.
+struct Leftover(Option<Body>);
+
+impl HttpBody for Leftover {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let Some(body) = &mut self.0 else { return Poll::Ready(None) };
+        let polled = Pin::new(body).poll_frame(context);
+        if matches!(polled, Poll::Ready(None | Some(Err(_)))) {
+            self.0 = None;
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.as_ref().is_none_or(HttpBody::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.0.as_ref().map_or_else(|| SizeHint::with_exact(0), HttpBody::size_hint)
+    }
+}
+
+impl Drop for Leftover {
+    fn drop(&mut self) {
+        let Some(body) = self.0.take().filter(|body| !body.is_end_stream()) else { return };
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(read_away(body, LEFT_OVER, LEFT_OVER_TIME));
+        }
+    }
 }
 
 #[cfg(test)]

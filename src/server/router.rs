@@ -11,7 +11,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::app::App;
-use super::body::share_answers;
+use super::body::{read_leftovers, share_answers};
 use super::challenge::TOKEN_PATH;
 use super::errors::ApiError;
 use super::guard::{Guard, guard};
@@ -92,6 +92,7 @@ pub(super) fn layered(routes: Router, guarded: Guard, observer: Observer) -> Rou
         // Each handler has its own cap, and blobs have none.
         .layer(DefaultBodyLimit::disable())
         .layer(from_fn(share_answers))
+        .layer(from_fn(read_leftovers))
         .layer(from_fn_with_state(Arc::new(guarded), guard))
         .layer(from_fn_with_state(observer, observe))
 }
