@@ -57,6 +57,8 @@ mod repositories;
 mod rights;
 #[path = "appliance/rootless.rs"]
 mod rootless;
+#[path = "appliance/sequences.rs"]
+mod sequences;
 #[path = "appliance/serve.rs"]
 mod serve;
 #[path = "appliance/strange_registries.rs"]

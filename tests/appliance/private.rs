@@ -14,7 +14,7 @@ use sha2::{Digest as _, Sha256};
 use super::clients::policy;
 use super::support::{Server, has, is_root, show, skip, until};
 
-const PASSWORD: &str = "correct horse battery";
+pub const PASSWORD: &str = "correct horse battery";
 
 /// So long a token of the service counts here: as briefly as may be.
 const LIFE: Duration = Duration::from_mins(1);
@@ -23,7 +23,7 @@ const LIFE: Duration = Duration::from_mins(1);
 const LAYERS: usize = 12;
 
 /// A server with the user `ada`, who alone may use `local/private`.
-fn server(environment: &[(&str, &str)]) -> Server {
+pub fn server(environment: &[(&str, &str)]) -> Server {
     let server = Server::start_with(&[&[("PANTRY_AUTH_MODE", "token")], environment].concat());
     let mut child = Command::new(super::support::PANTRY)
         .arg("--root")
