@@ -398,6 +398,47 @@ fn the_guide_for_pantry_with_tls() {
     );
 }
 
+/// Clients that Debian has not: the program, its page, what makes it ready, and what it must not get.
+const OTHERS: [(&str, &str, &str, &[&str]); 4] = [
+    ("crane", "crane.md", "", &["crane digest pantry.example:7721/local/team/copy:1"]),
+    ("regctl", "regctl.md", "", &["regctl image digest pantry.example:7721/local/team/app:1"]),
+    (
+        "helm",
+        "helm.md",
+        CHART,
+        &["helm show chart oci://pantry.example:7721/local/team/charts/greeter --ca-file ca.pem"],
+    ),
+    (
+        "oras",
+        "oras.md",
+        "echo hello > hello.txt\n",
+        &["oras pull --ca-file ca.pem pantry.example:7721/local/team/files:1"],
+    ),
+];
+
+/// A chart with one value in it.
+const CHART: &str = r"
+mkdir -p greeter/templates
+printf 'apiVersion: v2\nname: greeter\nversion: 1.2.3\n' > greeter/Chart.yaml
+echo 'greeting: hello' > greeter/values.yaml
+printf 'apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: {{ .Release.Name }}\ndata:\n  said: {{ .Values.greeting }}\n' \
+    > greeter/templates/said.yaml
+";
+
+#[test]
+fn the_guides_for_clients_that_debian_lacks() {
+    let test = "the_guides_for_clients_that_debian_lacks";
+    let (there, missing): (Vec<_>, Vec<_>) = OTHERS.into_iter().partition(|(program, ..)| on_path(program));
+    for (program, page, before, refused) in there {
+        walk(test, page, Mode::Loopback, &[program], before, &[]);
+        walk(test, page, Mode::Tls, &[program], before, refused);
+    }
+    if !missing.is_empty() {
+        let missing: Vec<&str> = missing.iter().map(|(program, ..)| *program).collect();
+        skip(test, &format!("not installed: {}", missing.join(", ")));
+    }
+}
+
 #[test]
 fn the_fingerprint_is_told_as_the_guide_says() {
     walk("the_fingerprint_is_told_as_the_guide_says", "README.md", Mode::Tls, &["openssl"], "", &[]);
