@@ -17,7 +17,7 @@ mod random;
 mod text;
 
 pub use clock::{Clock, ManualClock, Millis, SystemClock};
-pub use digest::{Algorithm, Digest, Sha256Stream};
+pub use digest::{Algorithm, Digest, Sha256Stream, hex};
 pub use fault::Faults;
 pub use ids::{ChangeId, Nonce, SubmissionId, UploadId};
 pub use oci::{Reference, RepoName, Tag};

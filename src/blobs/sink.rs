@@ -240,7 +240,7 @@ impl Sink {
             let found = match expected.algorithm() {
                 Algorithm::Sha256 => digest.clone(),
                 Algorithm::Sha512 => match self.long.take() {
-                    Some(long) => named_sha512(long),
+                    Some(long) => Digest::from_sha512(long.finalize().into()),
                     None => sha512_of(file).map_err(&io)?,
                 },
             };
@@ -319,10 +319,7 @@ impl Stored {
         let digest = Digest::of(&bytes);
         match expected {
             Some(expected) if !expected.names(&bytes) => {
-                let found = match expected.algorithm() {
-                    Algorithm::Sha256 => digest,
-                    Algorithm::Sha512 => Digest::sha512_of(&bytes),
-                };
+                let found = Digest::under(expected.algorithm(), &bytes);
                 Err(BlobError::DigestMismatch { expected: expected.clone(), found })
             }
             _ => Ok(Self::inline(digest, bytes)),
@@ -339,16 +336,7 @@ fn sha512_of(file: &dyn OpenFile) -> std::io::Result<Digest> {
         at += buffer.len() as u64;
         buffer.clear();
     }
-    Ok(named_sha512(hash))
-}
-
-fn named_sha512(hash: Sha512) -> Digest {
-    use std::fmt::Write as _;
-    let mut text = "sha512:".to_owned();
-    for byte in hash.finalize() {
-        write!(text, "{byte:02x}").expect("invariant: writing to a String succeeds");
-    }
-    Digest::parse(&text).expect("invariant: 64 bytes in hexadecimal are a sha512 digest")
+    Ok(Digest::from_sha512(hash.finalize().into()))
 }
 
 impl Drop for Sink {

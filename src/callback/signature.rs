@@ -4,7 +4,7 @@ use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
 
 use crate::keys::{CallbackKey, CallbackRing};
-use crate::names::{Nonce, SubmissionId};
+use crate::names::{Nonce, SubmissionId, hex};
 
 /// The header that carries the signature.
 pub const HEADER: &str = "x-pantry-hmac";
@@ -31,12 +31,7 @@ impl Signer {
 /// The header's value: 64 lowercase hexadecimal digits of HMAC-SHA256(key, `{id}|{nonce}|` + body).
 #[must_use]
 pub fn sign(key: &CallbackKey, id: &SubmissionId, nonce: &Nonce, body: &[u8]) -> String {
-    let mut text = String::with_capacity(64);
-    for byte in mac(key.bytes(), id, nonce, body) {
-        use std::fmt::Write as _;
-        write!(text, "{byte:02x}").expect("invariant: writing to a String succeeds");
-    }
-    text
+    hex(&mac(key.bytes(), id, nonce, body))
 }
 
 pub(super) fn mac(key: &[u8], id: &SubmissionId, nonce: &Nonce, body: &[u8]) -> [u8; 32] {

@@ -71,6 +71,15 @@ impl Digest {
         Self::from_sha256(Sha256::digest(bytes).into())
     }
 
+    /// The digest of `bytes` under an algorithm.
+    #[must_use]
+    pub fn under(algorithm: Algorithm, bytes: &[u8]) -> Self {
+        match algorithm {
+            Algorithm::Sha256 => Self::of(bytes),
+            Algorithm::Sha512 => Self::sha512_of(bytes),
+        }
+    }
+
     /// The SHA-512 digest of `bytes`.
     #[must_use]
     pub fn sha512_of(bytes: &[u8]) -> Self {
@@ -89,13 +98,10 @@ impl Digest {
         Self { algorithm: Algorithm::Sha512, hex: hex(&raw) }
     }
 
-    /// The digest of `bytes` under the algorithm of `self`, for comparison with it.
+    /// Whether it is the digest of `bytes` under its own algorithm.
     #[must_use]
     pub fn names(&self, bytes: &[u8]) -> bool {
-        match self.algorithm {
-            Algorithm::Sha256 => *self == Self::of(bytes),
-            Algorithm::Sha512 => *self == Self::sha512_of(bytes),
-        }
+        *self == Self::under(self.algorithm, bytes)
     }
 
     /// The algorithm.
@@ -111,7 +117,9 @@ impl Digest {
     }
 }
 
-fn hex(raw: &[u8]) -> String {
+/// The bytes in lowercase hexadecimal digits.
+#[must_use]
+pub fn hex(raw: &[u8]) -> String {
     use fmt::Write as _;
     let mut text = String::with_capacity(raw.len() * 2);
     for byte in raw {

@@ -9,7 +9,7 @@ use super::{Conditions, Registry, RegistryError};
 use crate::access::{Principal, Right};
 use crate::audit;
 use crate::blobs::{INLINE_BYTES, Reader};
-use crate::names::{Algorithm, Digest, Reference, RepoName, Tag};
+use crate::names::{Digest, Reference, RepoName, Tag};
 use crate::repos::{self, ParsedManifest, StoredManifest};
 use crate::state::StateError;
 
@@ -299,10 +299,7 @@ fn name_of(reference: &str, extra_tags: &[String], bytes: &[u8]) -> Result<Named
     if expected.names(bytes) {
         return Ok(Named { digest: expected, single: None, tags });
     }
-    let found = match expected.algorithm() {
-        Algorithm::Sha256 => Digest::of(bytes),
-        Algorithm::Sha512 => Digest::sha512_of(bytes),
-    };
+    let found = Digest::under(expected.algorithm(), bytes);
     Err(RegistryError::DigestMismatch { expected, found })
 }
 

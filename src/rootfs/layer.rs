@@ -8,6 +8,7 @@ use flate2::{Compression, GzBuilder};
 use sha2::{Digest as _, Sha256};
 
 use super::error::RootfsError;
+use crate::names::hex;
 
 /// The level at which every layer of Pantry is compressed; another one gives other digests.
 const GZIP_LEVEL: u32 = 6;
@@ -184,15 +185,6 @@ impl<R: Read> Read for Counted<R> {
 /// `sha256:` and the hexadecimal form of a hash.
 pub(crate) fn digest_text(hash: &[u8]) -> String {
     format!("sha256:{}", hex(hash))
-}
-
-/// The hexadecimal form of some bytes.
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 /// The digest of bytes in memory.

@@ -15,6 +15,7 @@ use sha2::{Digest as _, Sha256};
 use super::error::SandboxError;
 use super::outcome::{OutputCap, SkipReason, SkippedEntry, TakenFile, TakenOutput};
 use super::policy::OutputDir;
+use crate::names::hex;
 
 const MOST_SKIPPED: usize = 100;
 /// Every level holds two descriptors.
@@ -165,7 +166,6 @@ fn open_kept_from_us(parent: &OwnedFd, name: &str, flags: OFlags, mode: u32) -> 
 
 /// Copies at most `size` bytes; says how many and what they hash to.
 fn store(source: OwnedFd, copy: OwnedFd, size: u64) -> std::io::Result<(u64, String)> {
-    use std::fmt::Write as _;
     let mut source = std::fs::File::from(source).take(size);
     let mut copy = std::fs::File::from(copy);
     let mut hash = Sha256::new();
@@ -180,11 +180,7 @@ fn store(source: OwnedFd, copy: OwnedFd, size: u64) -> std::io::Result<(u64, Str
         copy.write_all(&buffer[..read])?;
         bytes += read as u64;
     }
-    let mut text = String::with_capacity(64);
-    for byte in hash.finalize() {
-        let _infallible = write!(text, "{byte:02x}");
-    }
-    Ok((bytes, text))
+    Ok((bytes, hex(&hash.finalize())))
 }
 
 #[cfg(test)]

@@ -22,6 +22,7 @@ use super::record::{self, Record};
 use super::run::{self, Surroundings};
 use super::streams::{StdinBytes, Streams};
 use super::validate;
+use crate::names::hex;
 
 /// Runs policies. Clones share everything.
 #[derive(Clone, Debug)]
@@ -117,7 +118,7 @@ impl Sandbox {
         }
         let run_dir = run_dir.canonicalize().doing("look at the run directory")?;
         let digest = Sha256::digest(run_dir.as_os_str().as_encoded_bytes());
-        let tag = format!("{:02x}{:02x}{:02x}{:02x}", digest[0], digest[1], digest[2], digest[3]);
+        let tag = hex(&digest[..4]);
         let shared = Shared { names: Names::new(&tag), groups: Cgroups::detect(Move::Allowed), run_dir };
         Ok(Self {
             shared: Arc::new(shared),

@@ -152,18 +152,16 @@ impl Key for Digest {
         out.extend(self.hex().as_bytes().chunks_exact(2).map(|pair| nibble(pair[0]) << 4 | nibble(pair[1])));
     }
     fn decode(bytes: &mut &[u8]) -> Result<Self, StateError> {
-        use std::fmt::Write as _;
-        let (name, length) = match take_byte(bytes, DIGEST)? {
-            1 => ("sha256:", 32),
-            2 => ("sha512:", 64),
-            _ => return Err(StateError::KeyInvalid { expected: DIGEST }),
-        };
-        let mut text = String::from(name);
-        for byte in take(bytes, length, DIGEST)? {
-            write!(text, "{byte:02x}").expect("invariant: writing to a String succeeds");
+        match take_byte(bytes, DIGEST)? {
+            1 => raw_hash(bytes).map(Self::from_sha256),
+            2 => raw_hash(bytes).map(Self::from_sha512),
+            _ => Err(StateError::KeyInvalid { expected: DIGEST }),
         }
-        Self::parse(&text).map_err(|_| StateError::KeyInvalid { expected: DIGEST })
     }
+}
+
+fn raw_hash<const N: usize>(bytes: &mut &[u8]) -> Result<[u8; N], StateError> {
+    take(bytes, N, DIGEST)?.try_into().map_err(|_| StateError::KeyInvalid { expected: DIGEST })
 }
 
 const VERSION: &str = "version";
