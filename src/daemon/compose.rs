@@ -29,7 +29,7 @@ use super::bundle::{self, Posture};
 use super::certificate;
 use super::proof::{self, Proof};
 use super::root::Root;
-use super::upkeep::{Keeper, KeeperParts, Retention};
+use super::upkeep::{Keeper, KeeperParts};
 
 /// More changes than are ever kept.
 const SCAN: usize = 1_000;
@@ -193,7 +193,7 @@ pub async fn serve(
         grace: Duration::from_secs(storage.collect_grace_seconds),
         every: (storage.collect_every_seconds > 0)
             .then(|| Duration::from_secs(storage.collect_every_seconds)),
-        before_collection: vec![Arc::new(Retention(registry.clone()))],
+        registry: registry.clone(),
     });
 
     let proved: Arc<OnceLock<Proof>> = Arc::new(OnceLock::new());

@@ -2,15 +2,14 @@
 //! *passes*, a page at a time, and saves where it stands; each leaves a report.
 //!
 //! A pass belongs to the part whose rows it reads; here they are put in order and given one way to count and to tell.
-//! What else is to happen with every collection is another [`order::Pass`] in [`collection::passes`].
+//! Another pass is a file below [`passes`], and a line in the table of [`work`].
 
-mod collection;
 mod keeper;
-pub(super) mod order;
-mod repair;
+mod order;
+mod pass;
+mod passes;
 mod report;
 mod task;
-mod verification;
+mod work;
 
-pub(super) use collection::Retention;
 pub(super) use keeper::{Keeper, KeeperParts};

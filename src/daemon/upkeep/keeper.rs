@@ -7,19 +7,16 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
 
-use super::order::{Account, Order, Pass};
+use super::order::{Account, Order};
 use super::report;
 use super::task::{Asked, Upkeep};
-use super::{collection, repair, verification};
+use super::work::{self, COLLECTION, KINDS};
 use crate::blobs::Blobs;
 use crate::changes::{self, ChangeError, Changes, Conflict, NewChange, TaskFailure, TaskSet};
 use crate::names::{ChangeId, Clock, Millis, Random};
+use crate::registry::Registry;
 use crate::server::{UpkeepFigures, UpkeepReport, UpkeepWork};
 use crate::state::{State, StateError};
-
-pub(super) const COLLECTION: &str = "collection";
-const VERIFICATION: &str = "verification";
-const REPAIR: &str = "repair";
 
 /// Changes of the schedule that are kept.
 const MADE_KEPT: usize = 10;
@@ -38,8 +35,8 @@ pub(in crate::daemon) struct KeeperParts {
     pub(in crate::daemon) grace: Duration,
     /// The time between two collections; none means never by itself.
     pub(in crate::daemon) every: Option<Duration>,
-    /// What runs at the beginning of each collection: retention.
-    pub(in crate::daemon) before_collection: Vec<Arc<dyn Pass>>,
+    /// What applies the retention rules.
+    pub(in crate::daemon) registry: Registry,
 }
 
 /// The keeper of what is stored; cheap to clone.
@@ -53,15 +50,16 @@ struct Inner {
     figures: Arc<Figures>,
 }
 
+/// What was collected since the start.
 #[derive(Default)]
-struct Figures {
+pub(super) struct Figures {
     runs: AtomicU64,
     blobs: AtomicU64,
     bytes: AtomicU64,
 }
 
 impl Figures {
-    fn add(&self, account: &Account) {
+    pub(super) fn add(&self, account: &Account) {
         let count = |name: &str| account.counts.get(name).copied().unwrap_or_default();
         self.runs.fetch_add(1, Ordering::Relaxed);
         self.blobs.fetch_add(count("blobs") + count("files"), Ordering::Relaxed);
@@ -77,22 +75,11 @@ impl Keeper {
     /// Adds the kinds of change, each with a place of its own.
     pub(in crate::daemon) fn register(&self, set: &mut TaskSet) {
         let parts = &self.0.parts;
-        let figures = Arc::clone(&self.0.figures);
-        let kinds = [
-            (COLLECTION, "collection.run", collection::passes(parts)),
-            (VERIFICATION, "verification.run", verification::passes(parts)),
-            (REPAIR, "repair.run", repair::passes(parts)),
-        ];
-        for (change, kind, passes) in kinds {
-            let figures = Arc::clone(&figures);
-            let completed = move |account: &Account, order: &Order| {
-                if change == COLLECTION && !order.dry_run {
-                    figures.add(account);
-                }
-            };
-            let state = parts.state.clone();
-            set.add(Arc::new(Upkeep { change, kind, passes, state, completed: Arc::new(completed) }));
-            set.limit(change, 1);
+        for kind in KINDS {
+            set.limit(kind.change, 1);
+            let (passes, state) = ((kind.passes)(parts), parts.state.clone());
+            let figures = Arc::clone(&self.0.figures);
+            set.add(Arc::new(Upkeep { kind, passes, state, figures }));
         }
     }
 
@@ -166,10 +153,10 @@ impl Keeper {
 
     async fn finds_something(&self, order: &Order) -> Result<bool, TaskFailure> {
         let mut account = Account::default();
-        for pass in collection::passes(&self.0.parts) {
+        for pass in (COLLECTION.passes)(&self.0.parts) {
             let mut from = None;
             loop {
-                from = pass.step(from, order, &mut account).await?;
+                from = pass.any_step(from, order, &mut account).await?;
                 if account.done > 0 {
                     return Ok(true);
                 }
@@ -215,35 +202,14 @@ impl Keeper {
     }
 
     fn change(&self, id: ChangeId, work: UpkeepWork, by: &str) -> NewChange {
-        let grace = millis(self.0.parts.grace);
-        let (kind, task, summary, order) = match work {
-            UpkeepWork::Collection { dry_run, grace_ms } => {
-                let order = Order { dry_run, grace_ms: grace_ms.unwrap_or(grace), bytes_per_second: None };
-                let summary = if dry_run {
-                    "Look for what could be collected"
-                } else {
-                    "Collect what nobody refers to"
-                };
-                (COLLECTION, "collection.run", summary, order)
-            }
-            UpkeepWork::Verification { bytes_per_second } => {
-                let order = Order { dry_run: false, grace_ms: grace, bytes_per_second };
-                (VERIFICATION, "verification.run", "Verify every blob", order)
-            }
-            UpkeepWork::Repair { dry_run } => {
-                let order = Order { dry_run, grace_ms: grace, bytes_per_second: None };
-                let summary =
-                    if dry_run { "Look for what does not fit together" } else { "Repair the records" };
-                (REPAIR, "repair.run", summary, order)
-            }
-        };
+        let (kind, summary, order) = work::asked(work, millis(self.0.parts.grace));
         NewChange {
             id,
-            kind: kind.to_owned(),
+            kind: kind.change.to_owned(),
             summary: summary.to_owned(),
             subject: "storage".to_owned(),
-            tasks: vec![task],
-            conflicts: vec![format!("storage/{kind}")],
+            tasks: vec![kind.task],
+            conflicts: vec![format!("storage/{}", kind.change)],
             data: serde_json::to_value(Asked { order, by: by.to_owned() }).unwrap_or_default(),
             by: by.to_owned(),
         }

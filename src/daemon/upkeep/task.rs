@@ -6,8 +6,11 @@ use std::time::{Duration, Instant};
 use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 
-use super::order::{Account, Order, Pass};
+use super::keeper::Figures;
+use super::order::{Account, Order};
+use super::pass::AnyPass;
 use super::report::{self, ReportRecord};
+use super::work::{COLLECTION, Kind};
 use crate::audit;
 use crate::changes::{Step, Task, TaskContext, TaskFailure};
 use crate::state::{State, StateError};
@@ -15,19 +18,12 @@ use crate::state::{State, StateError};
 /// After so long the place is saved even when there was nothing to do.
 const SAVE_EVERY: Duration = Duration::from_secs(2);
 
-/// Hears of a run that is complete.
-pub(super) type Completed = dyn Fn(&Account, &Order) + Send + Sync;
-
-/// A kind of change of this part: its one task.
+/// The one task of a change of this part.
 pub(super) struct Upkeep {
-    /// The kind of the change.
-    pub(super) change: &'static str,
-    /// The kind of the task.
-    pub(super) kind: &'static str,
-    pub(super) passes: Vec<Arc<dyn Pass>>,
+    pub(super) kind: Kind,
+    pub(super) passes: Vec<Arc<dyn AnyPass>>,
     pub(super) state: State,
-    /// Told when a run is complete.
-    pub(super) completed: Arc<Completed>,
+    pub(super) figures: Arc<Figures>,
 }
 
 /// Where a run stands.
@@ -41,7 +37,7 @@ struct Place {
 
 impl Task for Upkeep {
     fn kind(&self) -> &'static str {
-        self.kind
+        self.kind.task
     }
 
     fn run<'a>(&'a self, ctx: &'a TaskContext) -> BoxFuture<'a, Result<Step, TaskFailure>> {
@@ -71,7 +67,7 @@ impl Upkeep {
                 return Err(TaskFailure::new("cancelled", "the run was aborted; what it did stays done"));
             }
             // The lines name repositories, so they stand in the report alone, which is for administrators.
-            let next = pass.step(place.from.take(), &order, &mut place.account).await?;
+            let next = pass.any_step(place.from.take(), &order, &mut place.account).await?;
             ctx.progress(place.account.seen, 0, "looked at");
             if next.is_none() {
                 at += 1;
@@ -94,10 +90,13 @@ impl Upkeep {
             account.counts.iter().map(|(name, number)| format!("{name} {number}")).collect();
         let figures = if figures.is_empty() { "nothing to do".to_owned() } else { figures.join(", ") };
         ctx.log(&figures).await;
-        (self.completed)(&account, &asked.order);
+        let collected = self.kind.change == COLLECTION.change && !asked.order.dry_run;
+        if collected {
+            self.figures.add(&account);
+        }
         let now = ctx.now();
         let record = ReportRecord {
-            kind: self.change.to_owned(),
+            kind: self.kind.change.to_owned(),
             by: asked.by.clone(),
             dry_run: asked.order.dry_run,
             ended_at: now,
@@ -105,12 +104,11 @@ impl Upkeep {
         };
         let event = audit::Event {
             who: asked.by,
-            action: format!("storage.{}", self.change),
+            action: format!("storage.{}", self.kind.change),
             subject: format!("change/{}", ctx.change()),
             outcome: if asked.order.dry_run { "dry run" } else { "done" }.to_owned(),
             why: figures,
         };
-        let collected = self.change == super::keeper::COLLECTION && !asked.order.dry_run;
         let change = ctx.change().clone();
         self.state
             .write(move |tx| {

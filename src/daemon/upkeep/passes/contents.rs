@@ -1,15 +1,13 @@
-//! The one pass of a verification: every blob is hashed again, and what is damaged is set aside.
+//! Every blob is hashed again, and what is damaged is set aside.
 
-use std::sync::Arc;
-
-use futures_util::future::BoxFuture;
 use tokio::sync::Mutex;
 
-use super::collection::failure;
-use super::keeper::KeeperParts;
-use super::order::{Account, Order, Pass};
+use super::failure;
 use crate::blobs::{self, BlobError, Blobs, Damage, Pace, Verdict};
 use crate::changes::TaskFailure;
+use crate::daemon::upkeep::keeper::KeeperParts;
+use crate::daemon::upkeep::order::{Account, Order};
+use crate::daemon::upkeep::pass::{Next, Pass};
 use crate::names::Digest;
 use crate::repos;
 use crate::state::State;
@@ -20,7 +18,7 @@ const PAGE: usize = 50;
 const AFFECTED: usize = 5;
 
 /// Hashes everything again.
-pub(super) struct Contents {
+pub(in crate::daemon::upkeep) struct Contents {
     state: State,
     blobs: Blobs,
     /// One for all blobs; there is one run at a time.
@@ -28,7 +26,7 @@ pub(super) struct Contents {
 }
 
 impl Contents {
-    pub(super) fn new(parts: &KeeperParts) -> Self {
+    pub(in crate::daemon::upkeep) fn new(parts: &KeeperParts) -> Self {
         Self { state: parts.state.clone(), blobs: parts.blobs.clone(), pace: Mutex::default() }
     }
 
@@ -130,31 +128,18 @@ fn told(damage: Damage) -> &'static str {
     }
 }
 
-pub(super) fn passes(parts: &KeeperParts) -> Vec<Arc<dyn Pass>> {
-    vec![Arc::new(Contents::new(parts))]
-}
-
 impl Pass for Contents {
-    fn name(&self) -> &'static str {
-        "contents"
-    }
+    const NAME: &'static str = "contents";
 
-    fn step<'a>(
-        &'a self,
-        from: Option<String>,
-        order: &'a Order,
-        account: &'a mut Account,
-    ) -> BoxFuture<'a, Result<Option<String>, TaskFailure>> {
-        Box::pin(async move {
-            let after = from.and_then(|text| Digest::parse(&text).ok());
-            let page = self.state.read(move |view| blobs::known(view, after.as_ref(), PAGE)).await?;
-            let mut pace = self.pace.lock().await;
-            pace.limit(order.bytes_per_second);
-            for blob in &page {
-                self.look(&blob.digest, order, &mut pace, account).await?;
-            }
-            Ok(page.last().filter(|_| page.len() == PAGE).map(|blob| blob.digest.to_string()))
-        })
+    async fn step(&self, from: Option<String>, order: &Order, account: &mut Account) -> Next {
+        let after = from.and_then(|text| Digest::parse(&text).ok());
+        let page = self.state.read(move |view| blobs::known(view, after.as_ref(), PAGE)).await?;
+        let mut pace = self.pace.lock().await;
+        pace.limit(order.bytes_per_second);
+        for blob in &page {
+            self.look(&blob.digest, order, &mut pace, account).await?;
+        }
+        Ok(page.last().filter(|_| page.len() == PAGE).map(|blob| blob.digest.to_string()))
     }
 }
 
