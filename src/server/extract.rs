@@ -43,7 +43,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Segment {
 }
 
 /// A request has no more bytes than this.
-const BODY_CAP: u64 = 64 * 1024;
+pub(super) const BODY_CAP: u64 = 64 * 1024;
 
 /// The JSON of a request; a member that is not as it must be is refused, an unknown one too where `T` says so.
 pub(super) async fn sent<T: DeserializeOwned>(body: Body) -> ApiResult<T> {

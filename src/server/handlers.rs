@@ -23,6 +23,7 @@ pub(super) mod submissions;
 pub(super) mod tags;
 pub(super) mod token;
 pub(super) mod tokens;
+mod upkeep;
 pub(super) mod uploads;
 pub(super) mod users;
 pub(super) mod v2;

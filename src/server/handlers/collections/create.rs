@@ -5,13 +5,12 @@ use axum::extract::State;
 use axum::response::Response;
 use serde::Deserialize;
 
-use crate::access::Action;
 use crate::server::UpkeepWork;
 use crate::server::app::App;
 use crate::server::caller::Caller;
 use crate::server::errors::ApiResult;
-use crate::server::handlers::installed::create::Begun;
-use crate::server::handlers::repairs::create::{begin, options};
+use crate::server::handlers::changes::begun::Begun;
+use crate::server::handlers::upkeep::begin;
 
 /// How it is collected.
 #[derive(Debug, Default, Deserialize, utoipa::ToSchema)]
@@ -22,6 +21,13 @@ pub(in crate::server) struct CollectionRequest {
     /// How long nobody must have wanted it, in seconds; else that of the configuration. With 0 pushes that are under way
     /// lose what no manifest names yet.
     grace_seconds: Option<u64>,
+}
+
+impl From<CollectionRequest> for UpkeepWork {
+    fn from(asked: CollectionRequest) -> Self {
+        let grace_ms = asked.grace_seconds.map(|seconds| seconds.saturating_mul(1_000));
+        Self::Collection { dry_run: asked.dry_run, grace_ms }
+    }
 }
 
 /// Collects what nobody refers to.
@@ -41,8 +47,5 @@ pub(in crate::server) async fn create(
     caller: Caller,
     body: Body,
 ) -> ApiResult<Response> {
-    caller.require(Action::Administer)?;
-    let asked: CollectionRequest = options(body).await?;
-    let grace_ms = asked.grace_seconds.map(|seconds| seconds.saturating_mul(1_000));
-    begin(&app, &caller, UpkeepWork::Collection { dry_run: asked.dry_run, grace_ms }).await
+    begin::<CollectionRequest>(&app, &caller, body).await
 }

@@ -1,22 +1,19 @@
 //! `POST /v1/installed`
 
-use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
-use axum::response::{IntoResponse as _, Response};
-use http::{StatusCode, header};
-use serde::{Deserialize, Serialize};
+use axum::response::Response;
+use http::StatusCode;
+use serde::Deserialize;
 
 use crate::access::Action;
-use crate::names::ChangeId;
 use crate::server::app::App;
 use crate::server::body::collect_or_refuse;
 use crate::server::caller::Caller;
 use crate::server::errors::{ApiError, ApiResult};
+use crate::server::extract::BODY_CAP;
+use crate::server::handlers::changes::begun::{Begun, begun};
 use crate::store;
-
-/// A request has no more bytes than this.
-const BODY_CAP: u64 = 64 * 1024;
 
 /// What is to be installed.
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
@@ -27,19 +24,6 @@ pub(in crate::server) struct InstallRequest {
     /// The version; the latest when it is left out.
     #[serde(default)]
     version: Option<String>,
-}
-
-/// Work that has begun.
-#[derive(Debug, Serialize, utoipa::ToSchema)]
-pub(in crate::server) struct Begun {
-    /// The change that does it.
-    change: String,
-}
-
-/// Answers that a change does the work from here.
-pub(in crate::server::handlers) fn begun(change: &ChangeId) -> Response {
-    let location = [(header::LOCATION, format!("/v1/changes/{change}"))];
-    (StatusCode::ACCEPTED, location, Json(Begun { change: change.to_string() })).into_response()
 }
 
 /// Installs a published package.

@@ -4,12 +4,12 @@ use axum::extract::State;
 use axum::response::Response;
 use serde::Deserialize;
 
-use super::create::{Begun, begun};
 use crate::access::Action;
 use crate::server::app::App;
 use crate::server::caller::Caller;
 use crate::server::errors::ApiResult;
 use crate::server::extract::{Params, Segment};
+use crate::server::handlers::changes::begun::{Begun, begun};
 
 /// How it is removed.
 #[derive(Debug, Deserialize, utoipa::IntoParams)]

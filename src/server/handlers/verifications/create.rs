@@ -5,13 +5,12 @@ use axum::extract::State;
 use axum::response::Response;
 use serde::Deserialize;
 
-use crate::access::Action;
 use crate::server::UpkeepWork;
 use crate::server::app::App;
 use crate::server::caller::Caller;
 use crate::server::errors::ApiResult;
-use crate::server::handlers::installed::create::Begun;
-use crate::server::handlers::repairs::create::{begin, options};
+use crate::server::handlers::changes::begun::Begun;
+use crate::server::handlers::upkeep::begin;
 
 /// How it is verified.
 #[derive(Debug, Default, Deserialize, utoipa::ToSchema)]
@@ -19,6 +18,12 @@ use crate::server::handlers::repairs::create::{begin, options};
 pub(in crate::server) struct VerificationRequest {
     /// Read no faster than this; as fast as the disk gives where it is left out.
     bytes_per_second: Option<u64>,
+}
+
+impl From<VerificationRequest> for UpkeepWork {
+    fn from(asked: VerificationRequest) -> Self {
+        Self::Verification { bytes_per_second: asked.bytes_per_second }
+    }
 }
 
 /// Hashes every blob again, and sets aside what is damaged.
@@ -38,7 +43,5 @@ pub(in crate::server) async fn create(
     caller: Caller,
     body: Body,
 ) -> ApiResult<Response> {
-    caller.require(Action::Administer)?;
-    let asked: VerificationRequest = options(body).await?;
-    begin(&app, &caller, UpkeepWork::Verification { bytes_per_second: asked.bytes_per_second }).await
+    begin::<VerificationRequest>(&app, &caller, body).await
 }
