@@ -35,13 +35,13 @@ impl AdminToken {
         Ok(Self { hash: hash(secret.expose()) })
     }
 
-    /// Compares hashes in constant time, so that neither content nor length shows in the time it takes.
     /// Another one for another token.
     pub(super) fn generation(&self) -> u64 {
         // A hash of the hash: what goes out must not help to know the one that is compared.
         Sha256::digest(self.hash).iter().take(8).fold(0, |value, byte| value << 8 | u64::from(*byte))
     }
 
+    /// Compares hashes in constant time, so that neither content nor length shows in the time it takes.
     pub(super) fn matches(&self, presented: &[u8; 32]) -> bool {
         presented.ct_eq(&self.hash).into()
     }
