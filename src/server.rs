@@ -33,6 +33,7 @@ mod handshake;
 mod metrics;
 mod observe;
 mod pace;
+mod pairs;
 mod router;
 mod share;
 mod socket;
@@ -52,7 +53,7 @@ pub use caller::read_authorization;
 pub use error::ServerError;
 #[cfg(any(test, feature = "fault-points"))]
 #[doc(hidden)]
-pub use handlers::token::form::read_form;
+pub use pairs::read_form;
 pub use router::openapi;
 pub use upkeep::{Upkeep, UpkeepFigures, UpkeepReport, UpkeepWork};
 #[cfg(any(test, feature = "fault-points"))]

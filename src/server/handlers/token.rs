@@ -1,5 +1,4 @@
 //! `/v2/token`: the token service.
 
 pub(in crate::server) mod exchange;
-pub(in crate::server) mod form;
 pub(in crate::server) mod issue;

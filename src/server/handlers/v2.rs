@@ -2,8 +2,8 @@
 
 use std::net::IpAddr;
 
-use axum::extract::rejection::{PathRejection, QueryRejection};
-use axum::extract::{Path, Query, Request, State};
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, Request, State};
 use axum::response::{IntoResponse as _, Response};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 
@@ -11,9 +11,10 @@ use super::{blobs, catalogue, extensions, manifests, referrers, tags, uploads};
 use crate::access::Principal;
 use crate::registry::Registry;
 use crate::server::caller::{Caller, address};
-use crate::server::errors::ApiError;
+use crate::server::errors::{ApiError, ApiResult};
 use crate::server::metrics::Metrics;
 use crate::server::observe::RouteLabel;
+use crate::server::pairs::Pairs;
 use crate::server::v2_path::Target;
 
 pub(super) const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
@@ -29,18 +30,18 @@ pub(in crate::server) struct V2 {
     pub(super) headers: HeaderMap,
     /// Of the other end, where there is one.
     pub(super) address: Option<IpAddr>,
-    query: Vec<(String, String)>,
+    query: Pairs,
 }
 
 impl V2 {
     /// The first parameter of this name.
     pub(super) fn param(&self, name: &str) -> Option<&str> {
-        self.query.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+        self.query.one(name)
     }
 
     /// All parameters of this name.
     pub(super) fn params(&self, name: &str) -> Vec<String> {
-        self.query.iter().filter(|(key, _)| key == name).map(|(_, value)| value.clone()).collect()
+        self.query.all(name).map(str::to_owned).collect()
     }
 
     /// A header that is there once, as text.
@@ -94,15 +95,16 @@ pub(in crate::server) async fn dispatch(
     State(registry): State<Registry>,
     State(metrics): State<Metrics>,
     path: Result<Path<String>, PathRejection>,
-    query: Result<Query<Vec<(String, String)>>, QueryRejection>,
+    query: ApiResult<Pairs>,
     request: Request,
 ) -> Response {
     let refused = |error: ApiError| versioned(error.into_response());
     let Ok(Path(rest)) = path else {
         return refused(ApiError::invalid("NAME_INVALID", "the path is not UTF-8"));
     };
-    let Ok(Query(query)) = query else {
-        return refused(ApiError::invalid("UNSUPPORTED", "the query is not well formed"));
+    let query = match query {
+        Ok(query) => query,
+        Err(error) => return refused(error),
     };
     let Some(target) = Target::parse(&rest) else { return refused(ApiError::no_route()) };
     let (head, body) = request.into_parts();

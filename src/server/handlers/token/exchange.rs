@@ -5,13 +5,13 @@
 use axum::extract::{Request, State};
 use axum::response::Response;
 
-use super::form;
-use super::issue::{made, malformed};
+use super::issue::made;
 use crate::access::{Access, Principal, Shown};
 use crate::registry::Registry;
 use crate::server::body::collect_of_stranger;
 use crate::server::caller::{address, refusal};
 use crate::server::errors::{ApiError, ApiResult};
+use crate::server::pairs::Pairs;
 
 /// No form of a client is larger; and as each body has so much for free, forms need nothing of what all share.
 const FORM_CAP: u64 = 16 * 1024;
@@ -23,15 +23,14 @@ pub(in crate::server) async fn exchange(
 ) -> ApiResult<Response> {
     let (head, body) = request.into_parts();
     let from = address(&head.extensions);
-    let bytes = collect_of_stranger(body, FORM_CAP).await?;
-    let pairs = std::str::from_utf8(&bytes).ok().and_then(form::pairs).ok_or_else(malformed)?;
+    let form = Pairs::read(&collect_of_stranger(body, FORM_CAP).await?)?;
     let wanted = |name: &'static str| {
-        form::one(&pairs, name).ok_or_else(|| {
+        form.one(name).ok_or_else(|| {
             ApiError::invalid("UNSUPPORTED", format!("the form lacks `{name}`"))
                 .hint("`grant_type=password` with `username` and `password`, or `grant_type=refresh_token`")
         })
     };
-    let mut offline = form::one(&pairs, "access_type") == Some("offline");
+    let mut offline = form.one("access_type") == Some("offline");
     let (who, same): (Principal, Option<&str>) = match wanted("grant_type")? {
         "password" => {
             let shown = Shown::Basic { user: wanted("username")?, password: wanted("password")? };
@@ -48,5 +47,5 @@ pub(in crate::server) async fn exchange(
         }
         _ => return Err(ApiError::invalid("UNSUPPORTED", "this `grant_type` is not known here")),
     };
-    made(&access, &registry, &who, &pairs, offline, same)
+    made(&access, &registry, &who, &form, offline, same)
 }

@@ -1,29 +1,28 @@
 //! `GET /v2/token`: a token for whoever shows a password or an API token, and for everybody where grants allow it.
 
 use axum::Json;
-use axum::extract::{RawQuery, State};
+use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
 use http::{HeaderValue, header};
 use serde_json::json;
 
-use super::form;
 use crate::access::{Access, AskedScope, Principal};
 use crate::registry::Registry;
 use crate::server::caller::Caller;
 use crate::server::errors::{ApiError, ApiResult};
+use crate::server::pairs::Pairs;
 
 pub(in crate::server) async fn issue(
     caller: Caller,
     State(access): State<Access>,
     State(registry): State<Registry>,
-    RawQuery(query): RawQuery,
+    query: Pairs,
 ) -> ApiResult<Response> {
-    let query = form::pairs(query.as_deref().unwrap_or_default()).ok_or_else(malformed)?;
     if caller.0.is_bearer() {
         // A token is no reason for another one: that would let it live for ever, and grow.
         return Err(ApiError::wrong_credentials().token_error("invalid_token"));
     }
-    let offline = form::one(&query, "offline_token") == Some("true");
+    let offline = query.one("offline_token") == Some("true");
     made(&access, &registry, &caller.0, &query, offline, None)
 }
 
@@ -32,11 +31,11 @@ pub(super) fn made(
     access: &Access,
     registry: &Registry,
     who: &Principal,
-    pairs: &[(String, String)],
+    asked: &Pairs,
     offline: bool,
     same: Option<&str>,
 ) -> ApiResult<Response> {
-    let scopes = AskedScope::parse_all(form::all(pairs, "scope"));
+    let scopes = AskedScope::parse_all(asked.all("scope"));
     let resolve = |name: &str| registry.meaning(name);
     let issued = access.issue(who, &scopes, resolve, offline)?;
     let mut body = json!({
@@ -53,8 +52,4 @@ pub(super) fn made(
     let mut response = Json(body).into_response();
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     Ok(response)
-}
-
-pub(super) fn malformed() -> ApiError {
-    ApiError::invalid("UNSUPPORTED", "the parameters are not well formed")
 }
