@@ -55,6 +55,7 @@ pub use references::{
     renew, unlink,
 };
 pub use totals::{BlobTotals, count_once, totals};
-pub use uploads::upload_offset;
+#[cfg(test)]
+pub(crate) use uploads::upload_offset;
 pub use verify::{DamagedBlob, KnownBlob, Pace, Verdict, damaged, known, owners};
 pub use writer::Writer;

@@ -46,7 +46,7 @@ pub(crate) mod tests;
 pub use catalogue::{ImageView, Seen, catalogue, catalogue_below, images};
 pub use companions::{companion_tags, fallback_tag};
 pub use glob::TagPattern;
-pub use holdings::{BlobAt, add_blob, add_blob_named, blob_at, delete_blob, has_blob, holders, mount_blob};
+pub use holdings::{BlobAt, add_blob, add_blob_named, blob_at, delete_blob, holders, mount_blob};
 pub use idle::{Idle, let_go, renew_blob, renewal_due};
 pub use manifests::{
     StoredManifest, delete_manifest, get_manifest, lacks, put_manifest, put_manifest_named, refuse_bytes,

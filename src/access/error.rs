@@ -84,14 +84,6 @@ pub enum AccessError {
         /// The name.
         name: String,
     },
-    /// The user is not in the group.
-    #[error("{user} is not in the group {group}")]
-    MemberUnknown {
-        /// The group.
-        group: String,
-        /// The user.
-        user: String,
-    },
     /// The owner has a token of this name.
     #[error("{owner} has a token {name} already")]
     TokenExists {
@@ -153,7 +145,6 @@ impl AccessError {
             Self::UserExists { .. } => "user_exists",
             Self::UserUnknown { .. } => "user_unknown",
             Self::UserOfFile { .. } => "user_of_file",
-            Self::MemberUnknown { .. } => "member_unknown",
             Self::TokenExists { .. } => "token_exists",
             Self::TokenUnknown { .. } => "token_unknown",
             Self::TokenInvalid { .. } => "token_invalid",

@@ -155,9 +155,9 @@ impl Pattern {
         if text == "*" { Some(Self::All) } else { RepoName::parse(text).ok().map(Self::Below) }
     }
 
-    /// Whether the repository is meant.
-    #[must_use]
-    pub fn covers(&self, repo: &RepoName) -> bool {
+    /// Whether the repository is meant; [`Grants`] answer that for many patterns at once.
+    #[cfg(test)]
+    pub(super) fn covers(&self, repo: &RepoName) -> bool {
         match self {
             Self::All => true,
             Self::Below(name) => is_below(name.as_str(), repo.as_str()),

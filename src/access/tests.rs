@@ -224,7 +224,8 @@ async fn what_is_written_is_there_after_a_start_and_what_is_deleted_is_gone_with
     user(&world, "ann", "the password").await;
     let (access, by) = (&world.access, root());
     let pull = Rights::of(&[Right::Pull]);
-    access.add_member(&by, &name("team"), &name("ann")).await.unwrap();
+    let team = UserChange { groups: Some(vec![name("team")]), ..UserChange::default() };
+    access.update_user(&by, &name("ann"), team).await.unwrap();
     access.grant(&by, &Subject::User(name("ann")), &pattern("local/own"), Rights::ALL).await.unwrap();
     access.grant(&by, &Subject::Group(name("team")), &pattern("local/team"), pull).await.unwrap();
     let new = NewToken {

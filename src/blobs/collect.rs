@@ -104,9 +104,9 @@ impl Collected {
         self.strangers += other.strangers;
     }
 
-    /// Whether anything went, or would have.
-    #[must_use]
-    pub fn is_nothing(&self) -> bool {
+    /// Whether nothing went, nor would have.
+    #[cfg(test)]
+    pub(super) fn is_nothing(&self) -> bool {
         self.blobs == 0 && self.files == 0 && self.uploads == 0
     }
 }

@@ -50,6 +50,7 @@ fn synced() -> bool {
 ///
 /// # Errors
 /// [`StateError`] when the record cannot be read.
+#[cfg(test)]
 pub fn upload_offset(view: &impl Read, id: &UploadId) -> Result<Option<u64>, StateError> {
     Ok(view.get(&UPLOADS, id)?.map(|record| record.offset))
 }

@@ -220,7 +220,7 @@ impl Registry {
                     return Ok(Err(tag));
                 }
                 let deleted = match &asked {
-                    Reference::Tag(tag) => repos::delete_tag(tx, now, &key, tag)?,
+                    Reference::Tag(tag) => repos::delete_tag(tx, &key, tag)?,
                     Reference::Digest(digest) => repos::delete_manifest(tx, now, &key, digest)?,
                 };
                 if deleted {

@@ -386,7 +386,7 @@ impl Registry {
             self.0
                 .state
                 .write(move |tx| {
-                    let deleted = repos::delete_tag(tx, now, &repo, &parsed)?;
+                    let deleted = repos::delete_tag(tx, &repo, &parsed)?;
                     if deleted {
                         audit::append(tx, now, &event)?;
                     }

@@ -7,7 +7,7 @@ use super::retention::is_bound;
 use super::settings::settings;
 use super::tables::{TAGS, TAGS_OF};
 use super::tags::{delete_tag, target};
-use crate::names::{Digest, Millis, RepoName, Tag};
+use crate::names::{Digest, RepoName, Tag};
 use crate::state::{Read, Scan, StateError, Tx};
 
 /// What may follow the digest.
@@ -47,12 +47,7 @@ pub fn companion_tags(view: &impl Read, repo: &RepoName, digest: &Digest) -> Res
 
 /// Removes the companion tags of a manifest that has gone, and gives the manifests that nothing keeps any more: no tag,
 /// no index, nothing that they are about. Immutable tags stay.
-pub(super) fn orphan(
-    tx: &mut Tx<'_>,
-    now: Millis,
-    repo: &RepoName,
-    digest: &Digest,
-) -> Result<Vec<Digest>, StateError> {
+pub(super) fn orphan(tx: &mut Tx<'_>, repo: &RepoName, digest: &Digest) -> Result<Vec<Digest>, StateError> {
     let tags = companion_tags(tx, repo, digest)?;
     if tags.is_empty() {
         return Ok(Vec::new());
@@ -61,7 +56,7 @@ pub(super) fn orphan(
     let mut orphans = Vec::new();
     for tag in tags.iter().filter(|tag| !settings.is_immutable(tag)) {
         let Some(manifest) = target(tx, repo, tag)? else { continue };
-        delete_tag(tx, now, repo, tag)?;
+        delete_tag(tx, repo, tag)?;
         let untagged = tx.scan(&TAGS_OF, &Scan::prefix(&(repo.clone(), manifest.clone())), 1)?.is_empty();
         if untagged && !is_bound(tx, repo, &manifest)? {
             orphans.push(manifest);

@@ -88,14 +88,6 @@ pub fn blob_at(view: &impl Read, repo: &RepoName, name: &Digest) -> Result<Optio
     Ok(record.map(|record| BlobAt { stored: record.stored, size: record.size }))
 }
 
-/// The size of the blob when this repository holds it.
-///
-/// # Errors
-/// [`StateError`] when the state cannot be read.
-pub fn has_blob(view: &impl Read, repo: &RepoName, digest: &Digest) -> Result<Option<u64>, StateError> {
-    Ok(blob_at(view, repo, digest)?.map(|at| at.size))
-}
-
 /// Some repositories that hold the blob, `limit` at most.
 ///
 /// # Errors

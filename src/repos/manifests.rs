@@ -233,7 +233,7 @@ pub fn delete_manifest(
         return Ok(false);
     }
     // Not theirs in turn: a chain of signatures of signatures must not make this transaction long.
-    for orphan in companions::orphan(tx, now, repo, name)? {
+    for orphan in companions::orphan(tx, repo, name)? {
         delete_alone(tx, now, repo, &orphan)?;
     }
     Ok(true)

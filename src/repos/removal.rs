@@ -171,7 +171,7 @@ pub fn drain(tx: &mut Tx<'_>, now: Millis, root: &str) -> Result<usize, StateErr
     };
     let tags = tx.scan(&TAGS, &Scan::prefix(&image), DRAIN_ROWS)?;
     for ((_, tag), _) in &tags {
-        delete_tag(tx, now, &image, tag)?;
+        delete_tag(tx, &image, tag)?;
     }
     if !tags.is_empty() {
         return Ok(tags.len());

@@ -36,7 +36,7 @@ pub fn set_tag(
 ///
 /// # Errors
 /// [`StateError`] when the state fails.
-pub fn delete_tag(tx: &mut Tx<'_>, _now: Millis, repo: &RepoName, tag: &Tag) -> Result<bool, StateError> {
+pub fn delete_tag(tx: &mut Tx<'_>, repo: &RepoName, tag: &Tag) -> Result<bool, StateError> {
     let key = (repo.clone(), tag.clone());
     let Some(record) = tx.get(&TAGS, &key)? else { return Ok(false) };
     let seen = is_there(tx, repo, &record.digest)?;

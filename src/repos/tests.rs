@@ -217,7 +217,7 @@ async fn a_removal_ends_also_when_the_counts_are_wrong() {
         assert!(parts < 100);
     }
     assert!(!world.has(Reference::Tag(tag("v1"))).await);
-    let held = world.state.read(|view| has_blob(view, &repo(), &Digest::of(b"{}"))).await.unwrap();
+    let held = world.state.read(|view| blob_at(view, &repo(), &Digest::of(b"{}"))).await.unwrap();
     assert_eq!((held, world.state.read(|view| going_with_content(view)).await.unwrap()), (None, 0));
 }
 

@@ -1,11 +1,10 @@
 //! The embedded runner: both jobs on this machine, one after the other.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::blobs::Blobs;
 use crate::callback::Signer;
-use crate::names::{Random, SystemRandom};
+use crate::names::SystemRandom;
 use crate::packs;
 use crate::sandbox::{Cancel, Limits, Sandbox};
 use crate::trees::Trees;
@@ -23,7 +22,6 @@ use super::test_job::TestJob;
 pub struct Embedded {
     tests: Tests,
     signer: Signer,
-    delays: Arc<[Duration]>,
     tls: Option<rustls::ClientConfig>,
 }
 
@@ -34,7 +32,6 @@ struct Tests {
     trees: Trees,
     jail: Arc<dyn Jail>,
     limits: Limits,
-    random: Arc<dyn Random>,
 }
 
 /// Who hears of each test.
@@ -44,27 +41,14 @@ impl Embedded {
     /// A runner that tests under these limits and reports with that signer.
     #[must_use]
     pub fn new(blobs: Blobs, trees: Trees, sandbox: Sandbox, signer: Signer, limits: Limits) -> Self {
-        let tests = Tests { blobs, trees, jail: Arc::new(sandbox), limits, random: Arc::new(SystemRandom) };
-        Self { tests, signer, delays: Arc::new(DELAYS), tls: None }
-    }
-
-    /// Takes the tokens of imports from another source.
-    #[must_use]
-    pub fn with_random(mut self, random: Arc<dyn Random>) -> Self {
-        self.tests.random = random;
-        self
+        let tests = Tests { blobs, trees, jail: Arc::new(sandbox), limits };
+        Self { tests, signer, tls: None }
     }
 
     /// Delivers results with this trust in place of the machine's own.
     #[must_use]
     pub fn with_tls(self, tls: rustls::ClientConfig) -> Self {
         Self { tls: Some(tls), ..self }
-    }
-
-    /// Waits that long before each further attempt to deliver a result.
-    #[must_use]
-    pub fn with_delays(self, delays: &[Duration]) -> Self {
-        Self { delays: delays.into(), ..self }
     }
 
     /// Runs both jobs: tests the pack in jails, then signs the result and posts it. `progress` gets a line a test.
@@ -96,9 +80,8 @@ impl Embedded {
     /// When the result is refused or not taken.
     pub async fn report(&self, job: &Job, report: &TestReport) -> Result<(), RunnerError> {
         let (submission, nonce) = (&job.submission, &job.nonce);
-        let (url, signer, delays, tls) =
-            (job.callback_url.as_str(), &self.signer, &self.delays, self.tls.as_ref());
-        CallbackJob { submission, nonce, url, signer, delays, tls }.run(report).await
+        let (url, signer, tls) = (job.callback_url.as_str(), &self.signer, self.tls.as_ref());
+        CallbackJob { submission, nonce, url, signer, delays: &DELAYS, tls }.run(report).await
     }
 }
 
@@ -115,7 +98,7 @@ impl Tests {
                 root,
                 env: pack.env,
                 limits: self.limits,
-                random: self.random.as_ref(),
+                random: &SystemRandom,
                 cancel: &cancel,
                 progress: progress.as_ref(),
             }

@@ -449,10 +449,7 @@ impl From<AccessError> for ApiError {
         let status = match error {
             E::State(error) => return error.into(),
             E::Forbidden { .. } => StatusCode::FORBIDDEN,
-            E::UserUnknown { .. }
-            | E::MemberUnknown { .. }
-            | E::TokenUnknown { .. }
-            | E::GrantUnknown { .. } => StatusCode::NOT_FOUND,
+            E::UserUnknown { .. } | E::TokenUnknown { .. } | E::GrantUnknown { .. } => StatusCode::NOT_FOUND,
             E::UserExists { .. } | E::UserOfFile { .. } | E::TokenExists { .. } | E::TooMany { .. } => {
                 StatusCode::CONFLICT
             }

@@ -217,57 +217,6 @@ impl Access {
         .await
     }
 
-    /// Puts a user into a group, which comes into being with its first member. Doing it again changes nothing.
-    ///
-    /// # Errors
-    /// [`AccessError::Forbidden`], [`AccessError::UserUnknown`].
-    pub async fn add_member(
-        &self,
-        by: &Principal,
-        group: &AccountName,
-        user: &AccountName,
-    ) -> Result<UserView, AccessError> {
-        administers(by)?;
-        let members: usize = self.directory().accounts.values().map(|account| account.groups.len()).sum();
-        if members >= MEMBERS_CAP {
-            return Err(AccessError::TooMany { what: "memberships", cap: MEMBERS_CAP });
-        }
-        if self.user(user.as_str()).is_none() {
-            return Err(AccessError::UserUnknown { name: user.to_string() });
-        }
-        let event = event(by, "access.member.add", &format!("group:{group}"), &format!("user:{user}"));
-        let key = (group.to_string(), user.to_string());
-        self.change(event, move |tx| {
-            tx.put(&MEMBERS, &key, &())?;
-            Ok(Ok(()))
-        })
-        .await?;
-        self.told_user(user.as_str())
-    }
-
-    /// Takes a user out of a group.
-    ///
-    /// # Errors
-    /// [`AccessError::Forbidden`], [`AccessError::MemberUnknown`].
-    pub async fn remove_member(
-        &self,
-        by: &Principal,
-        group: &AccountName,
-        user: &AccountName,
-    ) -> Result<(), AccessError> {
-        administers(by)?;
-        let event = event(by, "access.member.remove", &format!("group:{group}"), &format!("user:{user}"));
-        let key = (group.to_string(), user.to_string());
-        self.change(event, move |tx| {
-            if tx.get(&MEMBERS, &key)?.is_none() {
-                return Ok(Err(AccessError::MemberUnknown { group: key.0.clone(), user: key.1.clone() }));
-            }
-            tx.delete(&MEMBERS, &key)?;
-            Ok(Ok(()))
-        })
-        .await
-    }
-
     fn must_be_of_records(&self, name: &AccountName) -> Result<(), AccessError> {
         match self.directory().accounts.get(name.as_str()).map(|account| account.origin) {
             Some(Origin::Records) => Ok(()),

@@ -69,7 +69,7 @@ pub fn remove_tags(
         if !same || judge_tag(rules, &fresh.tag, &fresh.facts, now) != Verdict::RemoveTag {
             continue;
         }
-        delete_tag(tx, now, repo, &tag.tag)?;
+        delete_tag(tx, repo, &tag.tag)?;
         removed.tags.push(format!("{repo}:{}", tag.tag));
         with_image(tx, now, repo, rules, record.digest, &mut removed)?;
     }
@@ -168,7 +168,7 @@ fn with_image(
         // Before the manifest, which would take them along uncounted. One that may not move stays, as everywhere.
         for tag in companion_tags(tx, repo, &digest)?.into_iter().filter(|tag| !rules.is_immutable(tag)) {
             if let Some(companion) = tx.get(&TAGS, &(repo.clone(), tag.clone()))? {
-                delete_tag(tx, now, repo, &tag)?;
+                delete_tag(tx, repo, &tag)?;
                 removed.tags.push(format!("{repo}:{tag}"));
                 waiting.push(companion.digest);
             }

@@ -139,7 +139,7 @@ impl World {
 
     async fn holds(&self, digest: &Digest) -> bool {
         let digest = digest.clone();
-        self.state.read(move |view| has_blob(view, &repo(), &digest)).await.unwrap().is_some()
+        self.state.read(move |view| blob_at(view, &repo(), &digest)).await.unwrap().is_some()
     }
 
     async fn delete(&self, digest: &Digest) -> bool {
