@@ -33,6 +33,8 @@ mod rows;
 mod sustained;
 #[path = "registry/target.rs"]
 mod target;
+#[path = "../tests/appliance/tls_client.rs"]
+mod tls_client;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

@@ -27,6 +27,8 @@ mod report;
 #[allow(dead_code)]
 #[path = "registry/target.rs"]
 mod target;
+#[path = "../tests/appliance/tls_client.rs"]
+mod tls_client;
 
 use std::path::Path;
 use std::time::{Duration, Instant};

@@ -69,5 +69,7 @@ mod submissions;
 mod support;
 #[path = "appliance/tls.rs"]
 mod tls;
+#[path = "appliance/tls_client.rs"]
+mod tls_client;
 #[path = "appliance/wire.rs"]
 mod wire;

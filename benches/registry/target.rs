@@ -6,13 +6,10 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::{Context as _, ensure};
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{
-    ClientConfig, ClientConnection, DigitallySignedStruct, RootCertStore, SignatureScheme, StreamOwned,
-};
+use anyhow::Context as _;
+use rustls::ClientConfig;
+
+use crate::tls_client::{Tls, believing, believing_anybody, handshake};
 
 /// An address, and what each request to it carries.
 #[derive(Clone)]
@@ -55,23 +52,14 @@ impl Target {
 
     /// The same over TLS.
     pub fn with_tls(self, trust: Trust<'_>) -> anyhow::Result<Self> {
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
-            .with_safe_default_protocol_versions()?;
-        let config = match trust {
-            Trust::Anybody => builder
-                .dangerous()
-                .with_custom_certificate_verifier(Arc::new(Anybody(provider)))
-                .with_no_client_auth(),
+        let client = match trust {
+            Trust::Anybody => believing_anybody()?,
             Trust::File(path) => {
-                let mut roots = RootCertStore::empty();
-                for certificate in CertificateDer::pem_file_iter(path)? {
-                    roots.add(certificate?)?;
-                }
-                ensure!(!roots.is_empty(), "{} holds no certificate", path.display());
-                builder.with_root_certificates(roots).with_no_client_auth()
+                let pem = fs_err::read(path)?;
+                believing(&pem).with_context(|| format!("cannot believe {}", path.display()))?
             }
         };
+        let config = client.with_no_client_auth();
         Ok(Self { tls: Some(Arc::new(config)), ..self })
     }
 
@@ -86,24 +74,20 @@ impl Target {
 
     /// Connects, with the handshake done.
     pub fn connect(&self) -> anyhow::Result<Wire> {
-        let mut stream = TcpStream::connect(self.address)
+        let stream = TcpStream::connect(self.address)
             .with_context(|| format!("cannot connect to {}", self.address))?;
         stream.set_nodelay(true)?;
         let Some(config) = &self.tls else { return Ok(Wire::Plain(stream)) };
         let name = self.host.rsplit_once(':').map_or(self.host.as_str(), |(name, _)| name);
-        let name = ServerName::try_from(name.trim_matches(['[', ']']).to_owned())?;
-        let mut session = ClientConnection::new(Arc::clone(config), name)?;
-        while session.is_handshaking() {
-            session.complete_io(&mut stream)?;
-        }
-        Ok(Wire::Tls(Box::new(StreamOwned::new(session, stream))))
+        let stream = handshake(Arc::clone(config), name.trim_matches(['[', ']']), stream)?;
+        Ok(Wire::Tls(Box::new(stream)))
     }
 }
 
 /// A connection, plain or not.
 pub enum Wire {
     Plain(TcpStream),
-    Tls(Box<StreamOwned<ClientConnection, TcpStream>>),
+    Tls(Box<Tls>),
 }
 
 impl Wire {
@@ -155,54 +139,5 @@ impl Write for Wire {
             Self::Plain(stream) => stream.flush(),
             Self::Tls(stream) => stream.flush(),
         }
-    }
-}
-
-/// Believes every certificate, but checks that its key signed.
-#[derive(Debug)]
-struct Anybody(Arc<rustls::crypto::CryptoProvider>);
-
-impl ServerCertVerifier for Anybody {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls12_signature(
-            message,
-            certificate,
-            signed,
-            &self.0.signature_verification_algorithms,
-        )
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls13_signature(
-            message,
-            certificate,
-            signed,
-            &self.0.signature_verification_algorithms,
-        )
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
     }
 }

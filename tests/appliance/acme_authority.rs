@@ -412,19 +412,16 @@ fn contains(bytes: &[u8], part: &[u8]) -> bool {
 
 /// Connects as RFC 8737 says and looks into the certificate.
 fn proof(target: SocketAddr, name: &str, digest: &[u8]) -> Result<(), String> {
-    let mut stream = TcpStream::connect(target).map_err(|error| error.to_string())?;
+    let stream = TcpStream::connect(target).map_err(|error| error.to_string())?;
     stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-    let mut connection = wire::unverified(name, &[b"acme-tls/1"]);
-    while connection.is_handshaking() {
-        connection.complete_io(&mut stream).map_err(|error| error.to_string())?;
-    }
-    if connection.alpn_protocol() != Some(b"acme-tls/1") {
+    let shown = wire::unverified(stream, name, &[b"acme-tls/1"]);
+    let mut stream = shown.map_err(|error| error.to_string())?;
+    if stream.conn.alpn_protocol() != Some(b"acme-tls/1") {
         return Err("acme-tls/1 was not agreed on".to_owned());
     }
-    let certificate = connection.peer_certificates().unwrap()[0].to_vec();
-    let mut rest = rustls::StreamOwned::new(connection, stream);
-    let _ = rest.flush();
-    assert!(!matches!(rest.read(&mut [0_u8; 1]), Ok(1..)), "nothing is said after the proof");
+    let certificate = stream.conn.peer_certificates().unwrap()[0].to_vec();
+    let _ = stream.flush();
+    assert!(!matches!(stream.read(&mut [0_u8; 1]), Ok(1..)), "nothing is said after the proof");
     if !contains(&certificate, &[IDENTIFIER, digest].concat()) {
         return Err("the certificate does not hold the digest".to_owned());
     }

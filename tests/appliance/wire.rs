@@ -5,15 +5,11 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::CryptoProvider;
-use rustls::{
-    ClientConfig, ClientConnection, DigitallySignedStruct, RootCertStore, SignatureScheme, StreamOwned,
-};
-use rustls_pki_types::pem::PemObject as _;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::ClientConfig;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::support::{PATIENCE, Server};
+use super::tls_client::{self, Tls};
 
 /// Bytes both ways.
 pub trait Wire: Read + Write {}
@@ -68,112 +64,43 @@ pub fn connect_from(server: &Server, source: &str) -> Box<dyn Wire> {
 }
 
 /// TLS over a connection.
-pub fn tls(server: &Server, stream: TcpStream, protocol: &[u8]) -> StreamOwned<ClientConnection, TcpStream> {
-    let mut roots = RootCertStore::empty();
-    let pem = std::fs::read(server.root.join("ca.pem")).unwrap();
-    roots.add(CertificateDer::from_pem_slice(&pem).unwrap()).unwrap();
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let mut config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    config.alpn_protocols = vec![protocol.to_vec()];
-    let name = ServerName::try_from("localhost").unwrap();
-    let mut connection = ClientConnection::new(Arc::new(config), name).unwrap();
-    let mut stream = stream;
-    while connection.is_handshaking() {
-        connection.complete_io(&mut stream).unwrap();
-    }
-    assert_eq!(connection.alpn_protocol(), Some(protocol));
-    StreamOwned::new(connection, stream)
+pub fn tls(server: &Server, stream: TcpStream, protocol: &[u8]) -> Tls {
+    let roots = std::fs::read_to_string(server.root.join("ca.pem")).unwrap();
+    let stream = handshake(stream, &roots, "localhost", &[protocol]).unwrap();
+    assert_eq!(stream.conn.alpn_protocol(), Some(protocol));
+    stream
 }
 
 /// TLS with a server that these roots vouch for under that name; it need not agree on a protocol.
-pub fn handshake(
-    stream: TcpStream,
-    roots_pem: &str,
-    name: &str,
-    protocols: &[&[u8]],
-) -> io::Result<StreamOwned<ClientConnection, TcpStream>> {
+pub fn handshake(stream: TcpStream, roots_pem: &str, name: &str, protocols: &[&[u8]]) -> io::Result<Tls> {
     handshake_as(None, stream, roots_pem, name, protocols)
 }
 
 /// As [`handshake`], showing a certificate.
 pub fn handshake_as(
     client_is: Option<(CertificateDer<'static>, PrivateKeyDer<'static>)>,
-    mut stream: TcpStream,
+    stream: TcpStream,
     roots_pem: &str,
     name: &str,
     protocols: &[&[u8]],
-) -> io::Result<StreamOwned<ClientConnection, TcpStream>> {
-    let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_slice(roots_pem.as_bytes()).unwrap()).unwrap();
-    let builder = client().with_root_certificates(roots);
-    let mut config = match client_is {
-        Some((certificate, key)) => builder.with_client_auth_cert(vec![certificate], key).unwrap(),
-        None => builder.with_no_client_auth(),
+) -> io::Result<Tls> {
+    let client = tls_client::believing(roots_pem.as_bytes()).unwrap();
+    let config = match client_is {
+        Some((certificate, key)) => client.with_client_auth_cert(vec![certificate], key).unwrap(),
+        None => client.with_no_client_auth(),
     };
+    speaking(config, stream, name, protocols)
+}
+
+/// TLS with a server that shows any certificate, to look at it.
+pub fn unverified(stream: TcpStream, name: &str, protocols: &[&[u8]]) -> io::Result<Tls> {
+    let config = tls_client::believing_anybody().unwrap().with_no_client_auth();
+    speaking(config, stream, name, protocols)
+}
+
+fn speaking(mut config: ClientConfig, stream: TcpStream, name: &str, protocols: &[&[u8]]) -> io::Result<Tls> {
     config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
-    let name = ServerName::try_from(name.to_owned()).unwrap();
-    let mut connection = ClientConnection::new(Arc::new(config), name).unwrap();
-    while connection.is_handshaking() {
-        connection.complete_io(&mut stream)?;
-    }
-    Ok(StreamOwned::new(connection, stream))
-}
-
-fn client() -> rustls::ConfigBuilder<ClientConfig, rustls::WantsVerifier> {
-    ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
-        .with_safe_default_protocol_versions()
-        .unwrap()
-}
-
-/// The client's side of TLS that takes any certificate, to look at it.
-pub fn unverified(name: &str, protocols: &[&[u8]]) -> ClientConnection {
-    let verifier = Arc::new(Anybody(rustls::crypto::aws_lc_rs::default_provider()));
-    let mut config = client().dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth();
-    config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
-    ClientConnection::new(Arc::new(config), ServerName::try_from(name.to_owned()).unwrap()).unwrap()
-}
-
-#[derive(Debug)]
-struct Anybody(CryptoProvider);
-
-impl ServerCertVerifier for Anybody {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    // The certificate of a proof has an extension that is critical and unknown, and so can't be read as usual.
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
+    tls_client::handshake(Arc::new(config), name, stream)
 }
 
 /// Everything until the other end is gone, however it goes.
@@ -212,7 +139,7 @@ pub fn others_are_served(server: &Server) {
 
 /// HTTP/2 by hand (RFC 9113).
 pub struct Http2 {
-    wire: StreamOwned<ClientConnection, TcpStream>,
+    wire: Tls,
 }
 
 /// A frame as it came.
