@@ -9,16 +9,11 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
-use super::support::{Server, Start, fresh_root, http, show, until};
+use super::support::{Server, Start, digest, fresh_root, http, show, until};
 
 const IMAGE: &str = "application/vnd.oci.image.manifest.v1+json";
 /// Nothing is collected by itself.
 const BY_HAND: (&str, &str) = ("PANTRY_STORAGE_COLLECT_EVERY_SECONDS", "0");
-
-fn digest(bytes: &[u8]) -> String {
-    let hex: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("sha256:{hex}")
-}
 
 /// Bytes that no other seed gives, too many to stand in the state file.
 fn layer(seed: u64) -> Vec<u8> {

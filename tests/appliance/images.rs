@@ -5,15 +5,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use serde_json::{Value, json};
-use sha2::{Digest as _, Sha256};
 
 use super::clients::{image, policy};
-use super::support::{PANTRY, Server, has, show, skip};
-
-pub fn digest(bytes: &[u8]) -> String {
-    let hex: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("sha256:{hex}")
-}
+use super::support::{PANTRY, Server, digest, has, show, skip};
 
 /// The program without anything of the caller's own logins or proxies.
 pub fn pantry(home: &Path) -> Command {

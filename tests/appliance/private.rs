@@ -9,10 +9,9 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-use sha2::{Digest as _, Sha256};
 
 use super::clients::policy;
-use super::support::{Server, has, is_root, show, skip, until};
+use super::support::{Server, digest, has, is_root, show, skip, until};
 
 pub const PASSWORD: &str = "correct horse battery";
 
@@ -38,11 +37,6 @@ pub fn server(environment: &[(&str, &str)]) -> Server {
     let granted = server.pantry(&["grant", "add", "user:ada", "local/private", "pull,push"]);
     assert!(granted.status.success(), "{}", show(&granted));
     server
-}
-
-fn digest(bytes: &[u8]) -> String {
-    let hex: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("sha256:{hex}")
 }
 
 /// A layout with an image of many layers.

@@ -2,14 +2,8 @@
 
 use reqwest::blocking::{Body, Response};
 use serde_json::{Value, json};
-use sha2::{Digest as _, Sha256};
 
-use super::support::{Server, http, until};
-
-fn digest(bytes: &[u8]) -> String {
-    let hex: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("sha256:{hex}")
-}
+use super::support::{Server, digest, http, until};
 
 fn put_blob(server: &Server, repository: &str, bytes: &[u8]) -> String {
     let digest = digest(bytes);

@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex};
 use serde_json::json;
 
 use super::clients::image;
-use super::images::{digest, entries, json_of, pantry, run, text};
-use super::support::{http, show, signal, until, wait_for};
+use super::images::{entries, json_of, pantry, run, text};
+use super::support::{digest, http, show, signal, until, wait_for};
 
 /// A registry that answers as a test wants; one thread and connection a request.
 struct Fake {

@@ -7,6 +7,7 @@ use std::sync::{LazyLock, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use sha2::{Digest as _, Sha256};
 
 use super::accounts::Account;
 use super::leaks::Watch;
@@ -19,6 +20,12 @@ const TIDY: Duration = Duration::from_secs(15);
 
 /// The program under test.
 pub const PANTRY: &str = env!("CARGO_BIN_EXE_pantry");
+
+/// The name of some bytes.
+pub fn digest(bytes: &[u8]) -> String {
+    let hex: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("sha256:{hex}")
+}
 
 /// The folder of the checkout.
 pub fn checkout() -> PathBuf {
