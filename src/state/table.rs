@@ -120,42 +120,38 @@ pub(super) trait Rows {
     fn rows(&self, table: &'static str, bounds: &Bounds, visit: &mut Visit<'_>) -> Result<(), StateError>;
 }
 
-/// [`Read::get`] over any rows.
-pub(super) fn get<K: Key, V: Value>(
-    rows: &impl Rows,
-    table: &Table<K, V>,
-    key: &K,
-) -> Result<Option<V>, StateError> {
-    let name = table.name();
-    let key = key_bytes(key).map_err(|error| error.in_table(name))?;
-    match rows.row(name, &key)? {
-        Some(value) => V::from_bytes(&value).map(Some).map_err(|error| error.in_table(name)),
-        None => Ok(None),
-    }
-}
-
-/// [`Read::scan`] over any rows.
-pub(super) fn scan<K: Key, V: Value>(
-    rows: &impl Rows,
-    table: &Table<K, V>,
-    scan: &Scan,
-    limit: usize,
-) -> Result<Vec<(K, V)>, StateError> {
-    let name = table.name();
-    if limit > MAX_SCAN_ROWS {
-        return Err(StateError::ScanLimit { limit, max: MAX_SCAN_ROWS }.in_table(name));
-    }
-    let Some(bounds) = scan.bounds().filter(|_| limit > 0) else { return Ok(Vec::new()) };
-    let mut found = Vec::new();
-    let mut failed = None;
-    rows.rows(name, &bounds, &mut |key, value| {
-        match whole_key(key).and_then(|key| Ok((key, V::from_bytes(value)?))) {
-            Ok(row) => found.push(row),
-            Err(error) => failed = Some(error.in_table(name)),
+impl<R: Rows> Read for R {
+    fn get<K: Key, V: Value>(&self, table: &Table<K, V>, key: &K) -> Result<Option<V>, StateError> {
+        let name = table.name();
+        let key = key_bytes(key).map_err(|error| error.in_table(name))?;
+        match self.row(name, &key)? {
+            Some(value) => V::from_bytes(&value).map(Some).map_err(|error| error.in_table(name)),
+            None => Ok(None),
         }
-        failed.is_none() && found.len() < limit
-    })?;
-    failed.map_or(Ok(found), Err)
+    }
+
+    fn scan<K: Key, V: Value>(
+        &self,
+        table: &Table<K, V>,
+        scan: &Scan,
+        limit: usize,
+    ) -> Result<Vec<(K, V)>, StateError> {
+        let name = table.name();
+        if limit > MAX_SCAN_ROWS {
+            return Err(StateError::ScanLimit { limit, max: MAX_SCAN_ROWS }.in_table(name));
+        }
+        let Some(bounds) = scan.bounds().filter(|_| limit > 0) else { return Ok(Vec::new()) };
+        let mut found = Vec::new();
+        let mut failed = None;
+        self.rows(name, &bounds, &mut |key, value| {
+            match whole_key(key).and_then(|key| Ok((key, V::from_bytes(value)?))) {
+                Ok(row) => found.push(row),
+                Err(error) => failed = Some(error.in_table(name)),
+            }
+            failed.is_none() && found.len() < limit
+        })?;
+        failed.map_or(Ok(found), Err)
+    }
 }
 
 /// Visits the rows of one redb table.
@@ -210,21 +206,6 @@ impl Rows for View<'_> {
             let Some(open) = self.open(table)? else { return Ok(()) };
             visit_range(&open, bounds, visit).map_err(|error| error.in_table(table))
         })
-    }
-}
-
-impl Read for View<'_> {
-    fn get<K: Key, V: Value>(&self, table: &Table<K, V>, key: &K) -> Result<Option<V>, StateError> {
-        get(self, table, key)
-    }
-
-    fn scan<K: Key, V: Value>(
-        &self,
-        table: &Table<K, V>,
-        rows: &Scan,
-        limit: usize,
-    ) -> Result<Vec<(K, V)>, StateError> {
-        scan(self, table, rows, limit)
     }
 }
 

@@ -8,8 +8,8 @@ use redb::{ReadableTable, WriteTransaction};
 
 use super::damage::Source;
 use super::keys::key_bytes;
-use super::table::{Bounds, RawTable, Rows, Visit, get, scan, visit_range};
-use super::{Key, Read, Scan, StateError, Table, Value};
+use super::table::{Bounds, RawTable, Rows, Visit, visit_range};
+use super::{Key, StateError, Table, Value};
 
 /// What a closure changed, a table and key each: the new value, or `None` for a row that goes.
 type Changes = HashMap<&'static str, BTreeMap<Vec<u8>, Option<Vec<u8>>>>;
@@ -104,21 +104,6 @@ impl Rows for Tx<'_> {
             }
         }
         Ok(())
-    }
-}
-
-impl Read for Tx<'_> {
-    fn get<K: Key, V: Value>(&self, table: &Table<K, V>, key: &K) -> Result<Option<V>, StateError> {
-        get(self, table, key)
-    }
-
-    fn scan<K: Key, V: Value>(
-        &self,
-        table: &Table<K, V>,
-        rows: &Scan,
-        limit: usize,
-    ) -> Result<Vec<(K, V)>, StateError> {
-        scan(self, table, rows, limit)
     }
 }
 
