@@ -1,13 +1,13 @@
 //! Blobs going out, and away.
 
 use super::naming::digest;
-use super::{Registry, RegistryError};
+use super::{Inner, Registry, RegistryError};
 use crate::access::{Principal, Right};
 use crate::audit;
 use crate::blobs::{BlobError, Reader};
-use crate::names::{Digest, RepoName};
+use crate::names::{Digest, Millis, RepoName};
 use crate::repos;
-use crate::state::StateError;
+use crate::state::{StateError, Tx};
 
 /// A blob that a repository holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -111,19 +111,10 @@ impl Registry {
         let repo = self.deletable(who, name)?;
         let digest = digest(text)?;
         let event = event(who, "registry.blob.delete", &repo, &digest.to_string());
-        let (key, now) = ((repo.clone(), digest.clone()), self.0.clock.now());
+        let key = (repo.clone(), digest.clone());
         self.0.faults.pass("registry.blob-delete.before-record");
-        let deleted = self
-            .0
-            .state
-            .write(move |tx| {
-                let deleted = repos::delete_blob(tx, now, &key.0, &key.1)?;
-                if deleted {
-                    audit::append(tx, now, &event)?;
-                }
-                Ok(deleted)
-            })
-            .await?;
+        let delete = move |tx: &mut Tx<'_>, now| repos::delete_blob(tx, now, &key.0, &key.1);
+        let deleted = self.0.write_told(event, delete).await?;
         self.0.faults.pass("registry.blob-delete.after-record");
         if deleted { Ok(()) } else { Err(RegistryError::BlobUnknown { repo, digest }) }
     }
@@ -131,6 +122,25 @@ impl Registry {
     pub(super) fn deletable(&self, who: &Principal, name: &str) -> Result<RepoName, RegistryError> {
         let repo = self.0.repository(who, Right::Delete, name)?;
         if self.0.config.delete { Ok(repo) } else { Err(RegistryError::Unsupported { what: "deleting" }) }
+    }
+}
+
+impl Inner {
+    /// Writes, with the line in the audit log where something was done; tells whether it was.
+    pub(super) async fn write_told(
+        &self,
+        event: audit::Event,
+        act: impl Fn(&mut Tx<'_>, Millis) -> Result<bool, StateError> + Send + 'static,
+    ) -> Result<bool, StateError> {
+        let now = self.clock.now();
+        let written = self.state.write(move |tx| {
+            let done = act(tx, now)?;
+            if done {
+                audit::append(tx, now, &event)?;
+            }
+            Ok(done)
+        });
+        written.await
     }
 }
 

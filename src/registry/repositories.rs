@@ -10,7 +10,7 @@ use crate::repos::{
     self, Added, ImageView, Removing, Repositories, RepositorySettings, RepositoryView, RootName,
     SettingsError, Totals,
 };
-use crate::state::{StateError, View};
+use crate::state::{StateError, Tx, View};
 
 /// Why an act on a repository is refused, or fails.
 #[derive(Debug, thiserror::Error)]
@@ -246,19 +246,9 @@ impl Registry {
             return Ok(RepositoryView { settings: settings.clone(), ..found });
         }
         let event = told(who, "repository.set", name, text(settings));
-        let (now, asked, wanted) = (self.0.clock.now(), name.to_owned(), settings.clone());
-        let set = self
-            .0
-            .state
-            .write(move |tx| {
-                let set = repos::set_repository(tx, &asked, &wanted)?;
-                if set {
-                    audit::append(tx, now, &event)?;
-                }
-                Ok(set)
-            })
-            .await?;
-        if set { self.repository(name).await } else { Err(unknown(name)) }
+        let (asked, wanted) = (name.to_owned(), settings.clone());
+        let set = move |tx: &mut Tx<'_>, _: Millis| repos::set_repository(tx, &asked, &wanted);
+        if self.0.write_told(event, set).await? { self.repository(name).await } else { Err(unknown(name)) }
     }
 
     /// Removes a repository with all grants on it, and with `force` everything that it holds, a part a transaction: from the first one on it
@@ -378,21 +368,11 @@ impl Registry {
         let repo = RepoName::parse(image).ok().filter(|repo| repo.root() == name).ok_or_else(unknown)?;
         let parsed = Tag::parse(tag).map_err(|_| unknown())?;
         let event = event(who, "registry.tag.delete", &repo, tag);
-        let now = self.0.clock.now();
         let there = if dry_run {
             let reference = crate::names::Reference::Tag(parsed);
             self.0.state.read(move |view| repos::get_manifest(view, &repo, &reference)).await?.is_some()
         } else {
-            self.0
-                .state
-                .write(move |tx| {
-                    let deleted = repos::delete_tag(tx, &repo, &parsed)?;
-                    if deleted {
-                        audit::append(tx, now, &event)?;
-                    }
-                    Ok(deleted)
-                })
-                .await?
+            self.0.write_told(event, move |tx, _| repos::delete_tag(tx, &repo, &parsed)).await?
         };
         if there { Ok(()) } else { Err(unknown()) }
     }
