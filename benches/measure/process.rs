@@ -103,19 +103,9 @@ impl Process {
              http: {{addr: \"127.0.0.1:{port}\"{tls}}}\n"
         );
         fs_err::write(&config, text)?;
-        let began = Instant::now();
-        let child = Command::new(program)
-            .arg("serve")
-            .arg(&config)
-            .stdin(Stdio::null())
-            .stdout(File::create(folder.join("out.log"))?)
-            .stderr(File::create(folder.join("err.log"))?)
-            .spawn()?;
-        let mut process =
-            Self { child, address: SocketAddr::from(([127, 0, 0, 1], port)), ready: Duration::ZERO };
-        process.until_it_answers(pair.is_some())?;
-        process.ready = began.elapsed();
-        Ok(Some(process))
+        let mut command = Command::new(program);
+        command.arg("serve").arg(&config).stdout(File::create(folder.join("out.log"))?);
+        Self::other(command, folder, port, pair.is_some()).map(Some)
     }
 
     /// Starts nginx on a folder of files and a free port; `None` when it isn't installed.
@@ -146,21 +136,19 @@ impl Process {
         );
         let config = folder.join("nginx.conf");
         fs_err::write(&config, text)?;
-        let began = Instant::now();
-        let child = Command::new(program)
-            .arg("-c")
-            .arg(&config)
-            .arg("-p")
-            .arg(folder)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(File::create(folder.join("err.log"))?)
-            .spawn()?;
-        let mut process =
-            Self { child, address: SocketAddr::from(([127, 0, 0, 1], port)), ready: Duration::ZERO };
-        process.until_it_answers(pair.is_some())?;
+        let mut command = Command::new(program);
+        command.arg("-c").arg(&config).arg("-p").arg(folder).stdout(Stdio::null());
+        Self::other(command, folder, port, pair.is_some()).map(Some)
+    }
+
+    /// Starts another's server, which was told to listen on that port.
+    fn other(mut command: Command, folder: &Path, port: u16, secure: bool) -> anyhow::Result<Self> {
+        command.stdin(Stdio::null()).stderr(File::create(folder.join("err.log"))?);
+        let (began, address) = (Instant::now(), SocketAddr::from(([127, 0, 0, 1], port)));
+        let mut process = Self { child: command.spawn()?, address, ready: Duration::ZERO };
+        process.until_it_answers(secure)?;
         process.ready = began.elapsed();
-        Ok(Some(process))
+        Ok(process)
     }
 
     /// Who asks without credentials, or without TLS, is answered too.

@@ -8,7 +8,7 @@ use reqwest::{Method, RequestBuilder};
 use serde_json::Value;
 
 use super::arguments::Global;
-use super::failure::Failure;
+use super::failure::{Failure, cause};
 
 /// Talks to one daemon.
 pub(super) struct Client {
@@ -108,11 +108,8 @@ impl Client {
     }
 
     fn unreachable(&self, error: &reqwest::Error) -> Failure {
-        let mut reason: &dyn std::error::Error = error;
-        while let Some(source) = reason.source() {
-            reason = source;
-        }
-        Failure::unreachable(format!("cannot reach the daemon at {}: {reason}", self.target), &self.hint)
+        let detail = format!("cannot reach the daemon at {}: {}", self.target, cause(error));
+        Failure::unreachable(detail, &self.hint)
     }
 }
 

@@ -7,6 +7,15 @@ use serde_json::json;
 
 use super::arguments::Format;
 
+/// What lies at the bottom of an error.
+pub(super) fn cause(error: &dyn std::error::Error) -> &dyn std::error::Error {
+    let mut cause = error;
+    while let Some(next) = cause.source() {
+        cause = next;
+    }
+    cause
+}
+
 /// A failed command: what people read, and the class that its exit code tells.
 #[derive(Debug)]
 pub(super) struct Failure {

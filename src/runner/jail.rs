@@ -41,7 +41,6 @@ pub(super) mod tests {
     use std::sync::Mutex;
 
     use super::*;
-    use crate::sandbox::Limits;
 
     /// A run that ended so and printed that.
     pub(in super::super) fn run(end: End, stdout: &str, stderr: &str) -> JailRun {
@@ -52,20 +51,6 @@ pub(super) mod tests {
             stderr_text: stderr.to_owned(),
             receipt: serde_json::json!({ "kernel": "double" }),
             wall_ms: 10,
-        }
-    }
-
-    pub(in super::super) fn limits() -> Limits {
-        const MIB: u64 = 1 << 20;
-        Limits {
-            memory_bytes: 128 * MIB,
-            processes: 128,
-            cpu_percent: 100,
-            wall_ms: 180_000,
-            open_files: 1024,
-            file_size_bytes: 64 * MIB,
-            output_bytes: MIB,
-            output_total_bytes: 16 * MIB,
         }
     }
 

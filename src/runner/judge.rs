@@ -112,12 +112,8 @@ mod tests {
         PlannedTest { name: "t".to_owned(), argv: vec!["/x".to_owned()], proof, wall_ms: None }
     }
 
-    fn limits() -> Limits {
-        super::super::jail::tests::limits()
-    }
-
     fn judged(end: End) -> TestResult {
-        judge(&test(Proof::Exit), &run(end, "PASS - 11/11\n", "why\n"), None, &limits())
+        judge(&test(Proof::Exit), &run(end, "PASS - 11/11\n", "why\n"), None, &Limits::tests())
     }
 
     #[test]
@@ -147,7 +143,7 @@ mod tests {
     #[test]
     fn a_printed_pass_does_not_save_a_failure() {
         let forged = "PASS - 11/11 tests passed\n{\"passed\": true}\n";
-        assert!(!judge(&test(Proof::Exit), &run(End::Exited(1), forged, ""), None, &limits()).passed);
+        assert!(!judge(&test(Proof::Exit), &run(End::Exited(1), forged, ""), None, &Limits::tests()).passed);
     }
 
     #[test]
@@ -163,20 +159,21 @@ mod tests {
             (End::Exited(1), "\ntok\n", false),
             (End::TimedOut, "\ntok\n", false),
         ] {
-            let result = judge(&test(Proof::Token), &run(end, out, ""), Some("tok"), &limits());
+            let result = judge(&test(Proof::Token), &run(end, out, ""), Some("tok"), &Limits::tests());
             assert_eq!(result.passed, passed, "{end:?} {out:?}");
         }
-        let early = judge(&test(Proof::Token), &run(End::Exited(0), "PASS\n", ""), Some("tok"), &limits());
+        let early =
+            judge(&test(Proof::Token), &run(End::Exited(0), "PASS\n", ""), Some("tok"), &Limits::tests());
         assert!(
             early.error.is_some_and(|error| error.starts_with("the import ended before it was complete"))
         );
-        assert!(!judge(&test(Proof::Token), &run(End::Exited(0), "", ""), None, &limits()).passed);
+        assert!(!judge(&test(Proof::Token), &run(End::Exited(0), "", ""), None, &Limits::tests()).passed);
     }
 
     #[test]
     fn an_error_quotes_the_end_of_what_was_printed() {
         let long = "é".repeat(5000) + "end";
-        let result = judge(&test(Proof::Exit), &run(End::Exited(1), &long, &long), None, &limits());
+        let result = judge(&test(Proof::Exit), &run(End::Exited(1), &long, &long), None, &Limits::tests());
         let error = result.error.unwrap_or_default();
         assert!(error.ends_with("éend") && error.chars().count() < 2 * TAIL_CHARS + 100);
         assert_eq!((tail("abc", 2), tail("abc", 9), tail("", 3), tail("abc", 0)), ("bc", "abc", "", ""));

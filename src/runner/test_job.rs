@@ -131,7 +131,7 @@ mod tests {
     use std::sync::Mutex;
 
     use super::super::jail::JailRun;
-    use super::super::jail::tests::{Double, limits, run};
+    use super::super::jail::tests::{Double, run};
     use super::*;
     use crate::names::SeededRandom;
     use crate::sandbox::SandboxError;
@@ -151,7 +151,7 @@ mod tests {
             pack: Digest::of(b"pack"),
             root: vec!["/trees/a".into(), "/trees/b".into()],
             env: BTreeMap::from([("PYTHONPATH".to_owned(), "/opt/app".to_owned())]),
-            limits: limits(),
+            limits: Limits::tests(),
             random: &SeededRandom::new(1),
             cancel: &Cancel::new().unwrap(),
             progress: &progress,

@@ -4,7 +4,7 @@ use reqwest::{Response, StatusCode};
 use serde_json::Value;
 
 use super::patience::Patience;
-use crate::cli::failure::Failure;
+use crate::cli::failure::{Failure, cause};
 use crate::cli::output::safe;
 
 /// An error's body is read no further than this.
@@ -12,11 +12,7 @@ const BODY_CAP: usize = 64 * 1024;
 
 /// The reason at the bottom of an error.
 pub(super) fn reason(error: &dyn std::error::Error) -> String {
-    let mut reason = error;
-    while let Some(source) = reason.source() {
-        reason = source;
-    }
-    safe(&reason.to_string())
+    safe(&cause(error).to_string())
 }
 
 /// A request that got no answer.
