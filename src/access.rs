@@ -204,12 +204,6 @@ impl Access {
         }
     }
 
-    /// What somebody without socket or credentials is on this server.
-    #[must_use]
-    pub fn mode(&self) -> Mode {
-        self.0.mode
-    }
-
     /// Somebody without socket or credentials.
     #[must_use]
     pub fn anonymous(&self) -> Principal {

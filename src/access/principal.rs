@@ -7,15 +7,9 @@ use serde::{Deserialize, Serialize};
 use super::right::{Grants, Reach, Right, Rights};
 use crate::names::RepoName;
 
-/// What a principal wants to do to the server as a whole.
+/// What a principal wants to do to the server as a whole; what it may do in a repository is a [`Right`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Read content of every repository.
-    Pull,
-    /// Write content into every repository that clients may write.
-    Push,
-    /// Delete content there.
-    DeleteContent,
     /// Submit a package, or preview one.
     Submit,
     /// Install, remove and their like.
@@ -24,19 +18,6 @@ pub enum Action {
     ReadStatus,
     /// Everything else: keys, users, configuration.
     Administer,
-}
-
-impl Action {
-    /// All of them.
-    pub const ALL: [Self; 7] = [
-        Self::Pull,
-        Self::Push,
-        Self::DeleteContent,
-        Self::Submit,
-        Self::Install,
-        Self::ReadStatus,
-        Self::Administer,
-    ];
 }
 
 /// Who asks.
@@ -154,7 +135,7 @@ impl Principal {
         match self {
             Self::Anonymous { mode: Mode::Token, .. } | Self::Bearer(_) => false,
             Self::Anonymous { mode: Mode::None, .. } => match action {
-                Action::Pull | Action::Push | Action::DeleteContent | Action::ReadStatus => true,
+                Action::ReadStatus => true,
                 Action::Submit | Action::Install | Action::Administer => false,
             },
             Self::Peer { role, .. } | Self::User { role, .. } | Self::Token { role, .. } => {
@@ -271,9 +252,9 @@ impl Bearer {
 /// The least role that may do it.
 fn least(action: Action) -> Role {
     match action {
-        Action::Pull | Action::ReadStatus => Role::Reader,
+        Action::ReadStatus => Role::Reader,
         Action::Submit | Action::Install => Role::Installer,
-        Action::Push | Action::DeleteContent | Action::Administer => Role::Administrator,
+        Action::Administer => Role::Administrator,
     }
 }
 
@@ -315,26 +296,25 @@ mod tests {
         let peer = |role| Principal::Peer { uid: 1, gid: 1, role };
         let user = |role| Principal::User { name: "u".into(), role, grants: Grants::default() };
         let token = |role| token(role, Grants::default(), None);
-        // Columns as in `Action::ALL`: pull push delete submit install status administer.
+        let columns = [Action::Submit, Action::Install, Action::ReadStatus, Action::Administer];
         let table = [
-            (anonymous(Mode::None), "yyy--y-"),
-            (anonymous(Mode::Token), "-------"),
-            (peer(Role::Nobody), "-------"),
-            (peer(Role::Reader), "y----y-"),
-            (peer(Role::Installer), "y--yyy-"),
-            (peer(Role::Administrator), "yyyyyyy"),
-            (user(Role::Nobody), "-------"),
-            (user(Role::Reader), "y----y-"),
-            (user(Role::Installer), "y--yyy-"),
-            (user(Role::Administrator), "yyyyyyy"),
-            (token(Role::Nobody), "-------"),
-            (token(Role::Reader), "y----y-"),
-            (token(Role::Installer), "y--yyy-"),
-            (token(Role::Administrator), "yyyyyyy"),
+            (anonymous(Mode::None), "--y-"),
+            (anonymous(Mode::Token), "----"),
+            (peer(Role::Nobody), "----"),
+            (peer(Role::Reader), "--y-"),
+            (peer(Role::Installer), "yyy-"),
+            (peer(Role::Administrator), "yyyy"),
+            (user(Role::Nobody), "----"),
+            (user(Role::Reader), "--y-"),
+            (user(Role::Installer), "yyy-"),
+            (user(Role::Administrator), "yyyy"),
+            (token(Role::Nobody), "----"),
+            (token(Role::Reader), "--y-"),
+            (token(Role::Installer), "yyy-"),
+            (token(Role::Administrator), "yyyy"),
         ];
         for (principal, rights) in table {
-            let found: String =
-                Action::ALL.iter().map(|a| if principal.may(*a) { 'y' } else { '-' }).collect();
+            let found: String = columns.iter().map(|a| if principal.may(*a) { 'y' } else { '-' }).collect();
             assert_eq!(found, rights, "{principal:?}");
         }
     }

@@ -93,12 +93,6 @@ impl Rights {
         Self(self.0 | other.0)
     }
 
-    /// What is in both.
-    #[must_use]
-    pub fn intersection(self, other: Self) -> Self {
-        Self(self.0 & other.0)
-    }
-
     /// The rights in the set, weakest first.
     pub fn iter(self) -> impl Iterator<Item = Right> {
         Right::ALL.into_iter().filter(move |right| self.contains(*right))

@@ -59,19 +59,6 @@ impl Access {
         self.directory().user_view(name)
     }
 
-    /// The groups that have members, in order, each with its members in order.
-    #[must_use]
-    pub fn groups(&self) -> Vec<(String, Vec<String>)> {
-        let directory = self.directory();
-        let mut groups: std::collections::BTreeMap<String, Vec<String>> = std::collections::BTreeMap::new();
-        for account in directory.accounts.values() {
-            for group in &account.groups {
-                groups.entry(group.clone()).or_default().push(account.name.to_string());
-            }
-        }
-        groups.into_iter().collect()
-    }
-
     /// Makes a user.
     ///
     /// # Errors
