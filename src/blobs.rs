@@ -50,9 +50,11 @@ pub(crate) use files::{Call, Disk};
 pub use handle::Blobs;
 pub use mend::{Flaw, Mended, OwnerView, mend_references};
 pub use reader::Reader;
+#[cfg(test)]
+pub(crate) use references::renew;
 pub use references::{
     Damage, INLINE_BYTES, Owner, Stored, discard, has_owner, is_known, link, link_known, owner_keys, refers,
-    renew, unlink,
+    unlink,
 };
 pub use totals::{BlobTotals, count_once, totals};
 #[cfg(test)]

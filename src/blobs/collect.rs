@@ -92,7 +92,8 @@ pub struct Collected {
 
 impl Collected {
     /// Adds what another call took away.
-    pub fn add(&mut self, other: Self) {
+    #[cfg(test)]
+    pub(super) fn add(&mut self, other: Self) {
         self.seen += other.seen;
         self.blobs += other.blobs;
         self.blob_bytes += other.blob_bytes;

@@ -11,7 +11,7 @@ use super::buffers::Buffers;
 use super::files::{Access, Files, RealFiles};
 use super::layout::Layout;
 use super::pins::Pins;
-use super::references::{INLINE_BYTES, Place, find, is_known};
+use super::references::{INLINE_BYTES, Place, find};
 use super::sink::{Active, Sink};
 use super::verified::Verified;
 use super::{BlobError, Reader, Stored, Writer, uploads};
@@ -233,20 +233,18 @@ impl Blobs {
         }
     }
 
-    /// A known blob to be linked later, by its digest: it is not collected until the answer is dropped. `None` when it
-    /// is not known, or its bytes are damaged.
-    ///
-    /// # Errors
-    /// [`BlobError::Missing`] when its bytes are gone; [`BlobError::Io`], [`BlobError::State`].
-    pub async fn hold(&self, digest: &Digest) -> Result<Option<Stored>, BlobError> {
+    /// As [`Blobs::hold_blocking`], for tests.
+    #[cfg(test)]
+    pub(super) async fn hold(&self, digest: &Digest) -> Result<Option<Stored>, BlobError> {
         let (blobs, digest) = (self.clone(), digest.clone());
         blocking(move || blobs.hold_blocking(&digest)).await
     }
 
-    /// As [`Blobs::hold`], for threads that may block.
+    /// A known blob to be linked later, by its digest: it is not collected until the answer is dropped. `None` when it
+    /// is not known, or its bytes are damaged. For threads that may block.
     ///
     /// # Errors
-    /// As [`Blobs::hold`].
+    /// [`BlobError::Missing`] when its bytes are gone; [`BlobError::Io`], [`BlobError::State`].
     pub fn hold_blocking(&self, digest: &Digest) -> Result<Option<Stored>, BlobError> {
         let Some(path) = self.0.layout.blob(digest) else { return Ok(None) };
         // First the pin, then the look: what is found after it cannot be collected any more.
@@ -294,12 +292,10 @@ impl Blobs {
     }
 
     /// The size of a known blob, in bytes.
-    ///
-    /// # Errors
-    /// [`BlobError::State`].
-    pub async fn size(&self, digest: &Digest) -> Result<Option<u64>, BlobError> {
+    #[cfg(test)]
+    pub(crate) async fn size(&self, digest: &Digest) -> Result<Option<u64>, BlobError> {
         let digest = digest.clone();
-        Ok(self.0.state.read(move |view| is_known(view, &digest)).await?)
+        Ok(self.0.state.read(move |view| super::is_known(view, &digest)).await?)
     }
 
     /// Writes, syncs, reads and removes a file beside the uploads, for health.

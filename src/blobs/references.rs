@@ -243,7 +243,8 @@ pub fn is_known(view: &impl Read, digest: &Digest) -> Result<Option<u64>, StateE
 ///
 /// # Errors
 /// As [`link`].
-pub fn renew(tx: &mut Tx<'_>, digest: &Digest, now: Millis) -> Result<bool, StateError> {
+#[cfg(test)]
+pub(crate) fn renew(tx: &mut Tx<'_>, digest: &Digest, now: Millis) -> Result<bool, StateError> {
     let Some(record) = tx.get(&BLOBS, digest)?.filter(|record| record.damage.is_none()) else {
         return Ok(false);
     };

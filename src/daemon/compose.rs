@@ -160,7 +160,6 @@ pub async fn serve(
         state: state.clone(),
         blobs: blobs.clone(),
         trees: trees.clone(),
-        sandbox: sandbox.clone(),
         changes: changes.clone(),
         clock: clock.clone(),
         random: random.clone(),

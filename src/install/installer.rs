@@ -10,7 +10,6 @@ use crate::blobs::Blobs;
 use crate::changes::{self, Changes, NewChange, TaskSet};
 use crate::names::{ChangeId, Clock, Digest, Faults, PackId, PackageName, Random, Version};
 use crate::packs;
-use crate::sandbox::Sandbox;
 use crate::state::{Read, State, StateError, Tx};
 use crate::trees::{Trees, chain_ids};
 
@@ -29,8 +28,6 @@ pub struct InstallParts {
     pub blobs: Blobs,
     /// Unpacked layers.
     pub trees: Trees,
-    /// The jail; commands are run by [`exec`](super::exec()), which needs none of the server's.
-    pub sandbox: Sandbox,
     /// The engine that runs the tasks.
     pub changes: Changes,
     /// The present instant.

@@ -10,7 +10,6 @@ use crate::names::{
 };
 use crate::packs::{self, Base, BuildInput, PackCommand, PackInfo, PackType};
 use crate::rootfs::LayerWriter;
-use crate::sandbox::Sandbox;
 use crate::state::State;
 use crate::trees::{LayerRef, Trees};
 
@@ -50,7 +49,6 @@ async fn idle_fixture() -> Fixture {
         state: state.clone(),
         blobs: blobs.clone(),
         trees: Trees::unconfined(root.path(), blobs.clone()).unwrap(),
-        sandbox: Sandbox::new(&root.path().join("jails")).unwrap(),
         changes: changes.clone(),
         clock,
         random,

@@ -45,14 +45,6 @@ pub struct RetentionSummary {
 }
 
 impl RetentionSummary {
-    /// Adds another part of the pass.
-    pub fn add(&mut self, other: Self) {
-        self.images += other.images;
-        self.judged += other.judged;
-        self.tags += other.tags;
-        self.manifests += other.manifests;
-    }
-
     fn removed(&mut self, removed: &Removed) {
         self.tags += removed.tags.len() as u64;
         self.manifests += removed.manifests;
