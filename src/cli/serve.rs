@@ -8,6 +8,7 @@ use super::arguments::{Format, Global, Serve};
 use super::client::environment;
 use super::failure::Failure;
 use super::log;
+use super::output::safe;
 use crate::config::{self, Flags};
 use crate::daemon::{self, Ready};
 
@@ -23,9 +24,15 @@ pub(super) fn run(global: &Global, options: &Serve) -> Result<(), Failure> {
         for (key, value, source) in &loaded.provenance {
             let _ = writeln!(std::io::stdout(), "{key} = {value}  ({source})");
         }
+        for warning in &loaded.warnings {
+            let _ = writeln!(std::io::stderr(), "warning: {}", safe(warning));
+        }
         return Ok(());
     }
     log::start(&loaded.config.log, global.output == Format::Json);
+    for warning in &loaded.warnings {
+        tracing::warn!("{warning}");
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .max_blocking_threads(64)

@@ -54,6 +54,19 @@ fn an_unknown_key_of_the_configuration_is_named_with_its_nearest() {
 }
 
 #[test]
+fn a_variable_that_is_no_setting_is_named_with_its_nearest() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = Command::new(PANTRY)
+        .args(["--root", folder.path().to_str().unwrap(), "serve", "--check"])
+        .env("PANTRY_STORAGE_COLLECT_GRACE_SECOND", "5")
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{said}");
+    assert!(said.contains("PANTRY_STORAGE_COLLECT_GRACE_SECONDS?"), "{said}");
+}
+
+#[test]
 fn the_status_tells_where_the_bundle_comes_from() {
     let server = Server::start();
     let status = server.json(&["status"]);
