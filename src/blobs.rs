@@ -14,8 +14,8 @@
 //! Blobs of at most [`INLINE_BYTES`] live in the state file and share its commit; greater ones are files of mode
 //! 0444. Readers cannot tell which.
 //!
-//! This part must never name content otherwise than by its sha256 digest, replace a file that is there and has the
-//! right size, hold a blob of unbounded size in memory, or remove what somebody refers to.
+//! This part must never name content otherwise than by its sha256 digest, replace a file that is there, has the
+//! right size and was not found damaged, hold a blob of unbounded size in memory, or remove what somebody refers to.
 //!
 //! Invariant: a file is taken away only after the record that named it is gone for good, and only while its digest is
 //! seized, so that nobody who just found it there names it afterwards.

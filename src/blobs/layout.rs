@@ -7,6 +7,15 @@ use super::BlobError;
 use super::files::{Access, Files, OpenFile};
 use crate::names::{Algorithm, Digest, Faults, UploadId};
 
+/// What becomes of a file that lies where the blob will.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum InPlace {
+    /// It is kept when it has the right size: its bytes were durable before its name.
+    Keep,
+    /// Its bytes were found damaged or gone: a loss of power may have brought them back after that.
+    Replace,
+}
+
 /// `<root>/blobs/sha256/<2>/<64 hex>` and `<root>/uploads/<id>`.
 #[derive(Debug)]
 pub(super) struct Layout {
@@ -62,14 +71,16 @@ impl Layout {
     fn aside(&self, files: &dyn Files, digest: &Digest) -> std::io::Result<PathBuf> {
         files.make_folder(&self.quarantine)?;
         files.sync_folder(self.quarantine.parent().ok_or(ErrorKind::NotFound)?)?;
-        let mut target = self.quarantine.join(digest.hex());
-        for number in 1_u32.. {
+        let (mut target, mut number) = (self.quarantine.join(digest.hex()), 0_u64);
+        loop {
             match files.open(&target, Access::Read) {
-                Err(error) if error.kind() == ErrorKind::NotFound => break,
-                Ok(_) | Err(_) => target = self.quarantine.join(format!("{}.{number}", digest.hex())),
+                Err(error) if error.kind() == ErrorKind::NotFound => return Ok(target),
+                // Whoever cannot tell whether a name is free will not find one that is, however many there are.
+                Err(error) => return Err(error),
+                Ok(_) => number += 1,
             }
+            target = self.quarantine.join(format!("{}.{number}", digest.hex()));
         }
-        Ok(target)
     }
 
     /// Writes damaged bytes that had no file of their own to `<root>/quarantine`.
@@ -102,20 +113,22 @@ impl Layout {
 
     /// Makes the complete upload the blob of `digest`; when this returns, its name is durable.
     ///
-    /// A file of that name and size is left as it is and the upload is removed: somebody may be reading it, and its
-    /// bytes are the same. It is synced nevertheless, as the writer who made it may not have come that far.
+    /// A file of that name and size that is to be kept is left as it is and the upload is removed: somebody may be
+    /// reading it, and its bytes are the same. It is synced nevertheless, as the writer who made it may not have come
+    /// that far.
     pub(super) fn close(
         &self,
         files: &dyn Files,
         upload: (&dyn OpenFile, &Path),
-        digest: &Digest,
-        size: u64,
+        (digest, size): (&Digest, u64),
+        in_place: InPlace,
         faults: &Faults,
     ) -> std::io::Result<()> {
         let (upload, path) = upload;
         let target = self.blob(digest).ok_or(ErrorKind::Unsupported)?;
         let folder = target.parent().ok_or(ErrorKind::NotFound)?;
-        if let Ok(found) = files.open(&target, Access::Read)
+        if in_place == InPlace::Keep
+            && let Ok(found) = files.open(&target, Access::Read)
             && found.status().is_ok_and(|status| status.length == size)
         {
             faults.pass("blobs.close.found.before_fsync");

@@ -238,6 +238,11 @@ pub fn is_known(view: &impl Read, digest: &Digest) -> Result<Option<u64>, StateE
     Ok(record.filter(|record| record.damage.is_none()).map(|record| record.size))
 }
 
+/// Whether the bytes of a known blob were found damaged or gone.
+pub(super) fn is_flagged(view: &impl Read, digest: &Digest) -> Result<bool, StateError> {
+    Ok(view.get(&BLOBS, digest)?.is_some_and(|record| record.damage.is_some()))
+}
+
 /// Begins the grace of a blob anew when nothing refers to it, since somebody was told that it is here; a write only
 /// then. `false` when it is not known.
 ///

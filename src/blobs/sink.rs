@@ -10,7 +10,8 @@ use sha2::{Digest as _, Sha256, Sha512};
 
 use super::files::{Access, OpenFile};
 use super::handle::Inner;
-use super::references::{INLINE_BYTES, is_known};
+use super::layout::InPlace;
+use super::references::{INLINE_BYTES, is_flagged, is_known};
 use super::{BlobError, Stored};
 use crate::names::{Algorithm, Digest, UploadId};
 
@@ -256,7 +257,10 @@ impl Sink {
         }
         let path = store.layout.upload(&self.id);
         let upload = (file, path.as_path());
-        store.layout.close(&*store.files, upload, &digest, self.written, &store.faults).map_err(&io)?;
+        let flagged = store.state.read_blocking(|view| is_flagged(view, &digest))?;
+        let in_place = if flagged { InPlace::Replace } else { InPlace::Keep };
+        let named = (&digest, self.written);
+        store.layout.close(&*store.files, upload, named, in_place, &store.faults).map_err(&io)?;
         self.file = None;
         Ok(Stored::file(digest, self.written, pin))
     }

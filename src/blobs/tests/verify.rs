@@ -38,6 +38,20 @@ fn intact() -> Verdict {
     Verdict::Intact { false_names: Vec::new() }
 }
 
+/// A loss of power may bring back the name under which damaged bytes lay, after the record was flagged.
+#[tokio::test]
+async fn damaged_bytes_that_come_back_under_their_name_are_replaced_by_a_push() {
+    let root = Root::new().await;
+    let digest = root.stored(3, 400_000).await;
+    root.spoil(&digest, |bytes| bytes[300_000] ^= 1);
+    let rotten = fs_err::read(root.blob_path(&digest)).unwrap();
+    assert_eq!(root.blobs.quarantine(&digest).await.unwrap(), Some(Damage::Damaged));
+    fs_err::write(root.blob_path(&digest), rotten).unwrap();
+    assert_eq!(root.stored(3, 400_000).await, digest);
+    assert_eq!(root.verdict(&digest).await, intact());
+    assert_eq!(root.blobs.read_small(&digest, u64::MAX).await.unwrap(), content(3, 400_000));
+}
+
 #[tokio::test]
 async fn a_flipped_bit_is_found_set_aside_never_served_and_healed_by_a_push() {
     let root = Root::new().await;
