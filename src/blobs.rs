@@ -29,6 +29,7 @@ mod error;
 mod files;
 mod handle;
 mod layout;
+mod marks;
 mod mend;
 mod pins;
 mod reader;

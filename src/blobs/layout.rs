@@ -1,11 +1,15 @@
 //! The folders: where a blob and an upload lie, and how a file becomes a blob.
 
+use std::ffi::OsStr;
 use std::io::{ErrorKind, IoSlice};
 use std::path::{Path, PathBuf};
 
 use super::BlobError;
 use super::files::{Access, Files, OpenFile};
 use crate::names::{Algorithm, Digest, Faults, UploadId};
+
+/// How the name of marks ends, which no id does.
+const MARK: &str = ".mark";
 
 /// What becomes of a file that lies where the blob will.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,6 +18,15 @@ pub(super) enum InPlace {
     Keep,
     /// Its bytes were found damaged or gone: a loss of power may have brought them back after that.
     Replace,
+}
+
+/// What of an upload a file is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Part {
+    /// What came.
+    Bytes,
+    /// How far it has come (see [`super::marks`]).
+    Marks,
 }
 
 /// `<root>/blobs/sha256/<2>/<64 hex>` and `<root>/uploads/<id>`.
@@ -56,6 +69,21 @@ impl Layout {
 
     pub(super) fn upload(&self, id: &UploadId) -> PathBuf {
         self.uploads.join(id.as_str())
+    }
+
+    /// Where it is noted how far an upload has come.
+    pub(super) fn mark(&self, id: &UploadId) -> PathBuf {
+        self.uploads.join(format!("{}{MARK}", id.as_str()))
+    }
+
+    /// The upload that a name in the folder of uploads belongs to: its file, or its marks.
+    pub(super) fn upload_of(name: &OsStr) -> Option<(UploadId, Part)> {
+        let name = name.to_str()?;
+        let (stem, part) = match name.strip_suffix(MARK) {
+            Some(stem) => (stem, Part::Marks),
+            None => (name, Part::Bytes),
+        };
+        Some((UploadId::parse(stem).ok()?, part))
     }
 
     pub(super) fn uploads(&self) -> &Path {

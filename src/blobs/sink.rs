@@ -11,6 +11,7 @@ use sha2::{Digest as _, Sha256, Sha512};
 use super::files::{Access, OpenFile};
 use super::handle::Inner;
 use super::layout::InPlace;
+use super::marks::Marks;
 use super::references::{INLINE_BYTES, is_flagged, is_known};
 use super::{BlobError, Stored};
 use crate::names::{Algorithm, Digest, UploadId};
@@ -75,6 +76,7 @@ pub(super) struct Sink {
     written: u64,
     pushed_out: u64,
     leftover: Leftover,
+    marks: Marks,
 }
 
 impl Sink {
@@ -92,6 +94,7 @@ impl Sink {
             written: 0,
             pushed_out: 0,
             leftover: Leftover::Remove,
+            marks: Marks::default(),
         })
     }
 
@@ -158,6 +161,19 @@ impl Sink {
         self.long.as_ref().map(|long| long.serialize().to_vec())
     }
 
+    pub(super) fn store(&self) -> (&Arc<Inner>, &UploadId) {
+        (&self.store, &self.id)
+    }
+
+    pub(super) fn marks(&mut self) -> &mut Marks {
+        &mut self.marks
+    }
+
+    /// The marks say no more than a record does.
+    pub(super) fn unmark(&mut self) {
+        self.marks.remove(&self.store, &self.id);
+    }
+
     pub(super) fn written(&self) -> u64 {
         self.written
     }
@@ -222,6 +238,7 @@ impl Sink {
             // What fails here is left to the sweep.
             _ = self.store.files.remove(&self.store.layout.upload(&self.id));
         }
+        self.unmark();
         outcome
     }
 
@@ -278,6 +295,7 @@ impl Sink {
 
     /// Removes the file, at once.
     pub(super) fn discard(mut self) -> Result<(), BlobError> {
+        self.unmark();
         match self.file.take() {
             Some(_) => {
                 let path = self.store.layout.upload(&self.id);
@@ -346,9 +364,13 @@ fn sha512_of(file: &dyn OpenFile) -> std::io::Result<Digest> {
 impl Drop for Sink {
     fn drop(&mut self) {
         if self.file.take().is_some() && self.leftover == Leftover::Remove {
-            let (files, path) = (Arc::clone(&self.store.files), self.store.layout.upload(&self.id));
+            let (store, id) = (Arc::clone(&self.store), self.id.clone());
+            let mut marks = std::mem::take(&mut self.marks);
             // What fails here is left to the sweep.
-            let remove = move || _ = files.remove(&path);
+            let mut remove = move || {
+                marks.remove(&store, &id);
+                _ = store.files.remove(&store.layout.upload(&id));
+            };
             // Removing a large file takes long, and this may be an async thread.
             match tokio::runtime::Handle::try_current() {
                 Ok(runtime) => drop(runtime.spawn_blocking(remove)),

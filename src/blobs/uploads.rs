@@ -1,5 +1,7 @@
 //! The records of suspended uploads, and the sweep of what was left behind.
 
+use std::collections::HashSet;
+use std::ffi::OsString;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::files::Kind;
 use super::handle::Inner;
+use super::layout::{Layout, Part};
 use super::sink::{Footing, Recorded, Sink};
 use super::{BlobError, Writer};
 use crate::names::{Millis, UploadId};
@@ -91,11 +94,27 @@ pub(super) fn resume(store: &Arc<Inner>, id: &UploadId) -> Result<Option<Writer>
     if record.lease_until < store.clock.now() {
         return Ok(None);
     }
+    let marks = super::marks::read(store, id)?;
+    if marks.is_some() {
+        sink.marks().found();
+    }
+    // The one that says most comes first; what is not there as it says makes the next one count.
+    let mut rows = marks.unwrap_or_default();
+    rows.push(record);
+    rows.sort_by_key(|row| std::cmp::Reverse(row.offset));
+    for row in rows {
+        if sink.restore(&recorded(id, &row)?)? {
+            return Ok(Some(Writer::new(store, id.clone(), sink)));
+        }
+    }
+    Ok(None)
+}
+
+fn recorded(id: &UploadId, row: &UploadRecord) -> Result<Recorded, BlobError> {
     let decode = |text: &String| STANDARD.decode(text).map_err(|_| BlobError::UploadDamaged(id.clone()));
-    let (hash, long) = (decode(&record.hash)?, record.sha512.as_ref().map(decode).transpose()?);
-    let footing = if record.synced { Footing::Synced } else { Footing::Written };
-    let recorded = Recorded { offset: record.offset, hash, long, footing };
-    Ok(sink.restore(&recorded)?.then(|| Writer::new(store, id.clone(), sink)))
+    let (hash, long) = (decode(&row.hash)?, row.sha512.as_ref().map(decode).transpose()?);
+    let footing = if row.synced { Footing::Synced } else { Footing::Written };
+    Ok(Recorded { offset: row.offset, hash, long, footing })
 }
 
 /// Removes the records that ran out, with their files; gives how many. What is being written to stays.
@@ -132,6 +151,7 @@ fn remove_expired(store: &Inner, suspects: Vec<UploadId>, now: Millis) -> Result
         Ok::<_, StateError>(removed)
     })?;
     for id in &removed {
+        remove_if_there(store, &store.layout.mark(id))?;
         remove_if_there(store, &store.layout.upload(id))?;
     }
     Ok(removed.len() as u64)
@@ -150,23 +170,25 @@ pub(super) fn expired(store: &Inner) -> Result<u64, BlobError> {
     }
 }
 
-/// Removes the files in `uploads/` that no record names. Only at the start, before anybody writes.
+/// Removes the files in `uploads/` that no record names, and marks of what is no file any more. Only at the start, before
+/// anybody writes.
 pub(super) fn sweep_unnamed(store: &Inner) -> Result<u64, BlobError> {
     let io = BlobError::io("sweep unfinished uploads");
+    let found = store.files.list(store.layout.uploads()).map_err(&io)?;
+    let names: Vec<_> =
+        found.into_iter().filter(|found| found.kind != Kind::Folder).map(|found| found.name).collect();
+    let all: HashSet<_> = names.iter().collect();
     let mut swept = 0;
-    for found in store.files.list(store.layout.uploads()).map_err(&io)? {
-        if found.kind == Kind::Folder {
-            continue;
-        }
-        let name = found.name;
-        let id = name.to_str().and_then(|name| UploadId::parse(name).ok());
-        let named = match &id {
-            Some(id) => store.state.read_blocking(|view| view.get(&UPLOADS, id))?.is_some(),
+    for name in &names {
+        let of = Layout::upload_of(name);
+        let stays = match &of {
+            Some((id, Part::Marks)) if !all.contains(&OsString::from(id.as_str())) => false,
+            Some((id, _)) => store.state.read_blocking(|view| view.get(&UPLOADS, id))?.is_some(),
             None => false,
         };
-        if !named {
-            remove_if_there(store, &store.layout.uploads().join(&name))?;
-            swept += 1;
+        if !stays {
+            remove_if_there(store, &store.layout.uploads().join(name))?;
+            swept += u64::from(!matches!(of, Some((_, Part::Marks))));
         }
     }
     Ok(swept)
@@ -178,9 +200,7 @@ pub(super) fn sweep_leftovers(store: &Inner, age: Duration, act: bool) -> Result
     let io = BlobError::io("sweep unfinished uploads");
     let (mut files, mut bytes) = (0, 0);
     for found in store.files.list(store.layout.uploads()).map_err(&io)? {
-        let Some(id) = found.name.to_str().and_then(|name| UploadId::parse(name).ok()) else {
-            continue;
-        };
+        let Some((id, part)) = Layout::upload_of(&found.name) else { continue };
         // It may end or be put aside while this looks. Who puts it aside writes the record before it lets go, so the
         // order of these two questions matters.
         if store.active.holds(&id) || store.state.read_blocking(|view| view.get(&UPLOADS, &id))?.is_some() {
@@ -190,9 +210,9 @@ pub(super) fn sweep_leftovers(store: &Inner, age: Duration, act: bool) -> Result
             continue;
         }
         if act {
-            remove_if_there(store, &store.layout.upload(&id))?;
+            remove_if_there(store, &store.layout.uploads().join(&found.name))?;
         }
-        files += 1;
+        files += u64::from(part == Part::Bytes);
         bytes += found.length;
     }
     Ok((files, bytes))

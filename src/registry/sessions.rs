@@ -1,5 +1,5 @@
-//! Uploads that are under way: in memory while they are used, put aside as records when they are not, and after each
-//! chunk of a client that says where its chunks stand.
+//! Uploads that are under way: in memory while they are used, put aside as records when they are not, and recorded or
+//! marked after each chunk of a client that says where its chunks stand.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,6 +19,9 @@ use crate::state::{Read, Scan, State, StateError, Table, Tx, record};
 const IDLE: Duration = Duration::from_secs(30);
 /// An upload that nobody came back to for so long is removed.
 const LIFETIME: Duration = Duration::from_hours(24);
+/// An upload in chunks is recorded with its first one, and with later ones so often that its record does not run out;
+/// after the others a mark beside its file is enough.
+const RECORDED_EVERY: Duration = Duration::from_hours(1);
 /// How often removed ones are looked for.
 const SWEEP_EVERY: Duration = Duration::from_hours(1);
 /// So many uploads are kept open; the one idle longest makes room.
@@ -162,6 +165,8 @@ struct Slot {
     writer: Option<Writer>,
     /// A record of it exists, which its end must remove.
     recorded: bool,
+    /// When it was last recorded how far it has come, by this process.
+    recorded_at: Option<Millis>,
     holder: Arc<str>,
 }
 
@@ -205,7 +210,8 @@ impl Sessions {
     fn insert(&self, id: UploadId, repo: RepoName, holder: Arc<str>, writer: Writer, recorded: bool) {
         let standing = Arc::new(Standing::default());
         standing.received.store(writer.written(), Ordering::Release);
-        let slot = Arc::new(AsyncMutex::new(Slot { writer: Some(writer), recorded, holder: holder.clone() }));
+        let slot = Slot { writer: Some(writer), recorded, recorded_at: None, holder: holder.clone() };
+        let slot = Arc::new(AsyncMutex::new(slot));
         let entry = Entry { repo, holder, slot, standing, touched: self.clock.now() };
         self.map().insert(id, entry);
     }
@@ -280,6 +286,10 @@ impl Sessions {
         id: &UploadId,
         held: &mut Held,
     ) -> Result<(), RegistryError> {
+        let now = self.clock.now();
+        if held.slot.recorded_at.is_some_and(|at| now.since(at) < RECORDED_EVERY) {
+            return Ok(held.writer()?.mark().await?);
+        }
         held.writer()?.flush().await?;
         held.slot.recorded = true;
         let record = self.record_of(repo, &held.slot);
@@ -288,7 +298,9 @@ impl Sessions {
         let put = self.state.write(move |tx| tx.put(&UPLOADS, &key, &record));
         let (kept, put) = tokio::join!(held.writer()?.checkpoint(), put);
         kept?;
-        Ok(put?)
+        put?;
+        held.slot.recorded_at = Some(now);
+        Ok(())
     }
 
     fn record_of(&self, repo: &RepoName, slot: &Slot) -> UploadRecord {

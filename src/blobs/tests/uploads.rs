@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::super::{BlobError, upload_offset};
+use super::super::{BlobError, Writer, upload_offset};
 use super::{Root, content, eventually};
 use crate::names::{Algorithm, Digest, UploadId};
 
@@ -81,6 +81,92 @@ async fn an_upload_that_is_being_written_goes_on_from_its_last_checkpoint_if_its
             }
             None => assert!(!goes_on, "{spoil:?}"),
         }
+    }
+}
+
+/// A mark that is not whole leaves the one before it; one that says more than is there makes the one before it count.
+#[tokio::test]
+async fn an_upload_goes_on_from_the_last_of_its_marks_that_is_whole_and_true() {
+    let bytes = content(9, 600_000);
+    // Which bytes of the marks and of the upload are spoiled, and where the upload goes on.
+    let cases: [(&[u64], Option<u64>, Option<u64>); 7] = [
+        (&[], None, Some(300_000)),
+        (&[4_100], None, Some(200_000)),
+        (&[50, 4_100], None, Some(100_000)),
+        (&[], Some(250_000), Some(200_000)),
+        (&[50], Some(250_000), Some(100_000)),
+        (&[], Some(0), None),
+        (&[], Some(300_001), Some(300_000)),
+    ];
+    for (marks, upload, expected) in cases {
+        let root = Root::new().await;
+        let mut writer = root.blobs.begin().await.unwrap();
+        let id = writer.id().clone();
+        for from in [0, 100_000, 200_000] {
+            writer.write(bytes.slice(from..from + 100_000)).await.unwrap();
+            match from {
+                0 => writer.checkpoint().await.unwrap(),
+                _ => writer.mark().await.unwrap(),
+            }
+        }
+        writer.write(bytes.slice(300_000..400_000)).await.unwrap();
+        writer.flush().await.unwrap();
+        drop(writer);
+        let spoil = |name: String, at: u64| {
+            use std::os::unix::fs::FileExt as _;
+            let path = root.folder.path().join("uploads").join(name);
+            let file = fs_err::OpenOptions::new().write(true).open(path).unwrap();
+            file.file().write_all_at(&[0; 11], at).unwrap();
+        };
+        for at in marks {
+            spoil(format!("{id}.mark"), *at);
+        }
+        if let Some(at) = upload {
+            spoil(id.to_string(), at);
+        }
+        let root = root.restart().await;
+        let resumed = root.blobs.resume(&id).await.unwrap();
+        let at = resumed.as_ref().map(Writer::written);
+        assert_eq!(at, expected, "marks spoiled at {marks:?}, upload at {upload:?}");
+        let Some(mut writer) = resumed else { continue };
+        let from = usize::try_from(writer.written()).unwrap();
+        writer.write(bytes.slice(from..)).await.unwrap();
+        let stored = writer.finish(Some(&Digest::of(&bytes))).await.unwrap();
+        root.link(&stored).await;
+        assert_eq!(root.blobs.read_small(&stored.digest, u64::MAX).await.unwrap(), bytes);
+        assert_eq!(root.uploads(), [""; 0], "its marks go with it");
+    }
+}
+
+#[tokio::test]
+async fn marks_go_with_their_upload_however_it_ends() {
+    let bytes = content(10, 200_000);
+    for way in 0..4 {
+        let root = Root::new().await;
+        let mut writer = root.blobs.begin().await.unwrap();
+        writer.write(bytes.slice(..100_000)).await.unwrap();
+        writer.checkpoint().await.unwrap();
+        writer.write(bytes.slice(100_000..)).await.unwrap();
+        writer.mark().await.unwrap();
+        let id = writer.id().clone();
+        assert_eq!(root.uploads().len(), 2);
+        match way {
+            0 => writer.discard().await.unwrap(),
+            1 => drop(writer.finish(Some(&Digest::of(b"other"))).await.unwrap_err()),
+            2 => {
+                writer.suspend().await.unwrap();
+                assert_eq!(root.uploads(), [id.to_string()], "the record says as much");
+                continue;
+            }
+            _ => {
+                drop(writer);
+                fs_err::remove_file(root.folder.path().join("uploads").join(id.to_string())).unwrap();
+                let root = root.restart().await;
+                assert_eq!(root.uploads(), [""; 0]);
+                continue;
+            }
+        }
+        assert_eq!(root.uploads(), [""; 0]);
     }
 }
 
