@@ -215,14 +215,19 @@ impl Registry {
                 }
                 Ok(added)
             })
-            .await?;
+            .await
+            .inspect_err(|_| self.0.repositories.doubt(name))?;
         match added {
             Added::Made => {}
-            Added::Exists => return Err(RepositoryError::Exists(name.to_owned())),
+            Added::Exists => {
+                // Whoever made it may have gone before it was in memory.
+                self.0.repositories.reload().await?;
+                return Err(RepositoryError::Exists(name.to_owned()));
+            }
             Added::Going => return Err(RepositoryError::Going(name.to_owned())),
             Added::TooMany => return Err(RepositoryError::TooMany),
         }
-        self.0.repositories.reload().await?;
+        self.0.repositories.reload().await.inspect_err(|_| self.0.repositories.doubt(name))?;
         self.repository(name).await
     }
 
@@ -286,7 +291,9 @@ impl Registry {
                     }
                     Ok::<_, StateError>((removing, grants))
                 })
-                .await?
+                .await
+                // It may be going though nobody could say so: what a client brings now would go with it.
+                .inspect_err(|_| self.0.repositories.doubt(name))?
         };
         match removing {
             Removing::Begun => {}
@@ -297,7 +304,7 @@ impl Registry {
             }
         }
         if !dry_run {
-            self.0.repositories.reload().await?;
+            self.0.repositories.reload().await.inspect_err(|_| self.0.repositories.doubt(name))?;
             self.drain(name).await?;
         }
         Ok(RemovedRepository { totals: found.totals, grants })

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
 use super::catalogue::{images, totals};
 use super::settings::RepositorySettings;
@@ -12,6 +13,9 @@ use crate::state::{Read, Scan, State, StateError, Tx};
 
 /// A registry has this many repositories at most: all of their names are in memory, and one read gets them.
 const REPOSITORIES_CAP: usize = 1_000;
+
+/// The records are asked again after so long, where they could not be read.
+const ASKED_AGAIN_AFTER: Duration = Duration::from_millis(100);
 
 /// On whose behalf something is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,6 +122,28 @@ impl Repositories {
     pub async fn reload(&self) -> Result<(), StateError> {
         let _one = self.0.loading.lock().await;
         self.read().await
+    }
+
+    /// Whether this one came or went nobody knows, as a commit failed: it counts as not there until the records tell,
+    /// which are asked until they answer.
+    pub fn doubt(&self, root: &str) {
+        self.0.known.write().unwrap_or_else(PoisonError::into_inner).remove(root);
+        let this = self.clone();
+        tokio::spawn(async move {
+            while let Err(error) = this.reload_for_certain().await {
+                if matches!(error, StateError::Closed) {
+                    return;
+                }
+                tokio::time::sleep(ASKED_AGAIN_AFTER).await;
+            }
+        });
+    }
+
+    /// As [`Repositories::reload`], behind the writer: a read alone may still see what was before a commit that failed
+    /// and took place, until the file was opened again.
+    async fn reload_for_certain(&self) -> Result<(), StateError> {
+        self.0.state.write(|tx| is_seeded(tx)).await?;
+        self.reload().await
     }
 
     async fn read(&self) -> Result<(), StateError> {
