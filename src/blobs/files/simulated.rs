@@ -6,6 +6,8 @@
 //! write counts as written, though it is not: a second sync that succeeds does not bring it back.
 #![allow(clippy::unwrap_used)]
 
+mod content;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::{OsStr, OsString};
 use std::io::{self, ErrorKind, IoSlice};
@@ -14,11 +16,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::SystemTime;
 
+use content::{Change, Coin, Content, Folder, Node};
+
 use super::{Access, Files, Kind, Listed, OpenFile, Status};
 use crate::state::simulated::Storage;
 
-/// How much of a write is kept or lost at once.
-const PAGE_BYTES: usize = 4_096;
 /// What the system says when a device does not answer.
 const EIO: i32 = 5;
 
@@ -56,6 +58,8 @@ struct Platter {
     fault: Option<Fault>,
     /// This kind of sync says that it did, and did not.
     lie: Option<Call>,
+    /// How many syncs of each kind there were.
+    syncs: BTreeMap<Call, u64>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -64,117 +68,8 @@ struct Fault {
     /// How many such calls go well before.
     after: u64,
     errno: i32,
-}
-
-/// The bytes of a file: as a reader sees them, and as the disk has them.
-#[derive(Clone, Debug, Default)]
-struct Content {
-    seen: Vec<u8>,
-    durable: Vec<u8>,
-    unsynced: Vec<Change>,
-}
-
-#[derive(Clone, Debug)]
-enum Change {
-    Write(usize, Vec<u8>),
-    Length(usize),
-}
-
-/// The names in a folder: as a reader sees them, and as the disk has them.
-#[derive(Clone, Debug, Default)]
-struct Folder {
-    seen: BTreeMap<OsString, Node>,
-    durable: BTreeMap<OsString, Node>,
-    unsynced: Vec<(OsString, Option<Node>)>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Node {
-    File(u64),
-    Folder,
-}
-
-/// A small generator of coin tosses.
-#[derive(Clone, Debug)]
-struct Coin(u64);
-
-impl Coin {
-    fn toss(&mut self) -> bool {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        self.0 >> 63 == 1
-    }
-}
-
-impl Change {
-    fn apply(&self, bytes: &mut Vec<u8>) {
-        match self {
-            Self::Write(at, data) => {
-                let end = at + data.len();
-                if bytes.len() < end {
-                    bytes.resize(end, 0);
-                }
-                bytes[*at..end].copy_from_slice(data);
-            }
-            Self::Length(length) => bytes.resize(*length, 0),
-        }
-    }
-}
-
-impl Content {
-    fn change(&mut self, change: Change) {
-        change.apply(&mut self.seen);
-        self.unsynced.push(change);
-    }
-
-    fn sync(&mut self) {
-        for change in self.unsynced.drain(..) {
-            change.apply(&mut self.durable);
-        }
-    }
-
-    /// Makes some part of what was not synced durable, and forgets that the rest ever has to be.
-    fn sync_partly(&mut self, coin: &mut Coin) {
-        // Often all or nothing arrived, as when the power goes long after or just after the last write.
-        let (all, none) = (coin.toss() && coin.toss(), coin.toss() && coin.toss());
-        for change in self.unsynced.drain(..) {
-            match change {
-                Change::Write(at, data) => {
-                    let first = PAGE_BYTES - at % PAGE_BYTES;
-                    let (head, tail) = data.split_at(first.min(data.len()));
-                    let mut offset = at;
-                    for page in std::iter::once(head).chain(tail.chunks(PAGE_BYTES)) {
-                        if all || (!none && coin.toss()) {
-                            Change::Write(offset, page.to_vec()).apply(&mut self.durable);
-                        }
-                        offset += page.len();
-                    }
-                }
-                length @ Change::Length(_) => length.apply(&mut self.durable),
-            }
-        }
-    }
-}
-
-impl Folder {
-    fn change(&mut self, name: &OsStr, node: Option<Node>) {
-        match node {
-            Some(node) => self.seen.insert(name.to_owned(), node),
-            None => self.seen.remove(name),
-        };
-        self.unsynced.push((name.to_owned(), node));
-    }
-
-    fn keep(&mut self, mut kept: impl FnMut() -> bool) {
-        for (name, node) in self.unsynced.drain(..) {
-            if !kept() {
-                continue;
-            }
-            match node {
-                Some(node) => self.durable.insert(name, node),
-                None => self.durable.remove(&name),
-            };
-        }
-    }
+    /// Whether every one after that fails too.
+    lasting: bool,
 }
 
 impl Platter {
@@ -192,7 +87,9 @@ impl Platter {
             Some(fault) if fault.call == call && fault.after > 0 => fault.after -= 1,
             Some(fault) if fault.call == call => {
                 let errno = fault.errno;
-                self.fault = None;
+                if !fault.lasting {
+                    self.fault = None;
+                }
                 return Err(io::Error::from_raw_os_error(errno));
             }
             _ => {}
@@ -244,6 +141,7 @@ impl Disk {
             cut_at: None,
             fault: None,
             lie: None,
+            syncs: BTreeMap::new(),
         })))
     }
 
@@ -282,6 +180,17 @@ impl Disk {
         Self(Arc::new(Mutex::new(new)))
     }
 
+    /// What is on the disk after the process that used it ended at this instant: everything that was written, synced or
+    /// not. What that process still does, it does to a disk without power.
+    pub(crate) fn after_the_process_ended(&self) -> Self {
+        let mut old = self.platter();
+        old.off = true;
+        let mut new = old.clone();
+        drop(old);
+        (new.off, new.changes, new.cut_at, new.fault, new.lie) = (false, 0, None, None, None);
+        Self(Arc::new(Mutex::new(new)))
+    }
+
     /// A second disk with the same on it.
     pub(crate) fn copied(&self) -> Self {
         Self(Arc::new(Mutex::new(self.platter().clone())))
@@ -306,9 +215,20 @@ impl Disk {
         self.platter().changes
     }
 
+    /// How many syncs of files, of folders, and of the state there were.
+    pub(crate) fn syncs(&self) -> [u64; 3] {
+        let platter = self.platter();
+        [Call::Sync, Call::SyncFolder, Call::State].map(|call| platter.syncs.get(&call).copied().unwrap_or(0))
+    }
+
     /// Lets `after` calls of the kind go well and the next one fail, once.
     pub(crate) fn fail(&self, call: Call, after: u64, errno: i32) {
-        self.platter().fault = Some(Fault { call, after, errno });
+        self.platter().fault = Some(Fault { call, after, errno, lasting: false });
+    }
+
+    /// Lets `after` calls of the kind go well and all further ones fail, until [`Disk::heal`].
+    pub(crate) fn fail_for_good(&self, call: Call, after: u64, errno: i32) {
+        self.platter().fault = Some(Fault { call, after, errno, lasting: true });
     }
 
     /// Lets this kind of sync succeed without doing anything, as disks with a volatile cache may.
@@ -359,6 +279,14 @@ impl Disk {
         content.sync();
         act(&mut content.durable);
         content.seen = content.durable.clone();
+    }
+
+    /// Removes a file behind everybody's back, for good.
+    pub(crate) fn lose(&self, path: &Path) {
+        let mut platter = self.platter();
+        let (folder, name) = platter.holder(path).unwrap();
+        folder.change(name, None);
+        folder.keep(|| true);
     }
 
     /// The state file on this disk, for `State::open_on`. Its name is durable.
@@ -441,6 +369,7 @@ impl Files for Disk {
 
     fn sync_folder(&self, path: &Path) -> io::Result<()> {
         let mut platter = self.platter();
+        *platter.syncs.entry(Call::SyncFolder).or_default() += 1;
         let called = platter.call(Call::SyncFolder);
         if called.is_err() && !platter.off {
             let mut coin = platter.coin.clone();
@@ -479,6 +408,7 @@ struct SimulatedFile {
 impl SimulatedFile {
     fn sync_as(&self, call: Call) -> io::Result<()> {
         let mut platter = self.disk.platter();
+        *platter.syncs.entry(call).or_default() += 1;
         let called = platter.call(call);
         if called.is_err() && !platter.off {
             let mut coin = platter.coin.clone();

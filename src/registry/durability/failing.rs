@@ -5,9 +5,9 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 
 use super::super::RegistryError;
-use super::model::Model;
+use super::model::{Loss, Model};
 use super::script::{is_fault, script};
-use super::world::{CONTENTS, REPOS, World, blob_path, fresh, who};
+use super::world::{CONTENTS, REPOS, TEAM, TEAMS, World, blob_path, fresh, who};
 use crate::blobs::{BlobError, Call};
 use crate::names::{Digest, Faults};
 
@@ -70,7 +70,7 @@ async fn a_call_that_fails_fails_its_request_and_nothing_else() {
             drop(world);
             let world = World::open(&image, Faults::none()).await.unwrap();
             model.check(&world, &format!("{when}, then the power goes")).await;
-            model.finish_uploads(&world, &when).await;
+            model.finish_uploads(&world, Loss::Disk, &when).await;
             model.check(&world, &format!("{when}, and uploads go on")).await;
         }
     }
@@ -179,4 +179,55 @@ async fn a_read_that_fails_or_a_file_that_shrinks_never_ends_cleanly() {
     assert!(!world.blob(REPOS[0], 4).await);
     world.push_whole(REPOS[0], 4).await.unwrap();
     assert!(world.blob(REPOS[0], 4).await);
+}
+
+#[tokio::test]
+async fn a_blob_is_set_aside_when_files_can_be_opened_again_and_nobody_tries_for_ever() {
+    let disk = fresh().await;
+    let world = World::open(&disk, Faults::none()).await.unwrap();
+    world.push_whole(REPOS[0], 4).await.unwrap();
+    let digest = Digest::parse(&CONTENTS[4].1).unwrap();
+    disk.tamper(&blob_path(&CONTENTS[4].1), |bytes| bytes.truncate(100));
+    // The file is opened and looked at; then there are no handles left, to see whether a name is free.
+    let set_aside = |world: &World| {
+        let (blobs, digest) = (world.blobs.clone(), digest.clone());
+        async move { tokio::time::timeout(Duration::from_secs(20), blobs.quarantine(&digest)).await.unwrap() }
+    };
+    disk.fail_for_good(Call::Open, 2, EMFILE);
+    let failed = set_aside(&world).await;
+    assert!(matches!(failed, Err(BlobError::Io { .. })), "{failed:?}");
+    disk.heal();
+    assert!(set_aside(&world).await.unwrap().is_some());
+    assert!(!world.blob(REPOS[0], 4).await);
+}
+
+#[tokio::test]
+async fn a_repository_whose_removal_failed_acknowledges_nothing_that_then_goes_with_it() {
+    let base = fresh().await;
+    let (mut failed, mut went) = (0, 0);
+    for turn in 0..24 {
+        let (when, disk) = (format!("call {turn} of the state fails"), base.copied());
+        let world = World::open(&disk, Faults::none()).await.unwrap();
+        world.push_whole(REPOS[TEAMS], 0).await.unwrap();
+        disk.fail(Call::State, turn, EIO);
+        let removed = world.registry.remove_repository(&who(), TEAM, true, false).await;
+        failed += usize::from(removed.is_err());
+        // The state is opened again; who pushes then is told that it is gone, or it is there.
+        let push = || world.push_whole(REPOS[TEAMS], 1);
+        let mut pushed = world.steady(push).await;
+        if matches!(pushed, Err(RegistryError::NameUnknown { .. })) && world.team().await {
+            pushed = world.steady(push).await;
+        }
+        disk.heal();
+        let world = World::open(&disk.after_the_process_ended(), Faults::none()).await.unwrap();
+        match pushed {
+            Ok(()) => assert!(world.blob(REPOS[TEAMS], 1).await, "{when}: it was acknowledged and is gone"),
+            Err(RegistryError::NameUnknown { .. }) => {
+                went += 1;
+                assert!(!world.registry.names().exists(TEAM), "{when}: it was said to be gone");
+            }
+            Err(error) => panic!("{when}: {error}"),
+        }
+    }
+    assert!(failed > 3 && went > 24 - failed, "{failed} removals failed, {went} took place");
 }

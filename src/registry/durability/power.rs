@@ -1,4 +1,4 @@
-//! Power goes: at every named point, and at every single thing that is done to the disk.
+//! Power goes, or the process ends: at every named point, and at every single thing that is done to the disk.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::AssertUnwindSafe;
@@ -6,11 +6,11 @@ use std::sync::{Arc, Mutex};
 
 use futures_util::FutureExt as _;
 
-use super::model::Model;
+use super::model::{Loss, Model, Resumed};
 use super::script::{Dice, is_fault, script};
 use super::world::{World, fresh};
 use crate::blobs::{Call, Disk};
-use crate::names::Faults;
+use crate::names::{Clock as _, Faults};
 
 /// Points that the scripts must come by; whatever else they pass is tried too.
 const POINTS: &[&str] = &[
@@ -20,6 +20,8 @@ const POINTS: &[&str] = &[
     "blobs.suspend.after_fsync",
     "blobs.suspend.before_record",
     "blobs.suspend.after_record",
+    "blobs.mark.before_write",
+    "blobs.mark.after_write",
     "blobs.resume.before_cut",
     "blobs.resume.after_cut",
     "blobs.close.before_fsync",
@@ -42,11 +44,17 @@ const POINTS: &[&str] = &[
     "blobs.collect.before_unlink",
     "blobs.collect.after_unlink",
     "blobs.collect.after_forget",
+    "blobs.quarantine.before_move",
+    "blobs.quarantine.after_move",
+    "blobs.quarantine.after_flag",
+    "registry.retention.before-remove",
+    "registry.retention.after-remove",
+    "registry.repository.drained",
     "state.commit.before",
     "state.commit.after",
 ];
 
-/// When the power goes.
+/// When it ends.
 #[derive(Clone, Debug)]
 enum Cut {
     /// After the last request.
@@ -62,20 +70,22 @@ enum Cut {
 struct Trace {
     points: Vec<String>,
     changes: u64,
-    resumed: usize,
+    resumed: Resumed,
 }
 
 fn runs() -> usize {
     std::env::var("PANTRY_POWER_RUNS").ok().and_then(|runs| runs.parse().ok()).unwrap_or(1)
 }
 
-/// Runs the script of a seed until the power goes, and looks at what is there afterwards.
+/// Runs the script of a seed until it ends, with one seed of three the process alone, and looks at what is there
+/// afterwards.
 async fn run(base: &Disk, seed: u64, cut: Cut) -> Trace {
-    run_on(base.copied(), seed, cut).await
+    let loss = if seed % 3 == 2 { Loss::Process } else { Loss::Power };
+    run_on(base.copied(), seed, cut, loss).await
 }
 
-async fn run_on(disk: Disk, seed: u64, cut: Cut) -> Trace {
-    let when = format!("seed {seed}, power cut {cut:?}");
+async fn run_on(disk: Disk, seed: u64, cut: Cut, loss: Loss) -> Trace {
+    let when = format!("seed {seed}, loss of {loss:?} {cut:?}");
     let points = Arc::new(Mutex::new(Vec::new()));
     let faults = {
         let (disk, points, cut) = (disk.clone(), Arc::clone(&points), cut.clone());
@@ -110,13 +120,18 @@ async fn run_on(disk: Disk, seed: u64, cut: Cut) -> Trace {
         }
     }
     let changes = disk.changes() - start;
-    let image = disk.after_power_loss(seed);
+    let image = match loss {
+        Loss::Power | Loss::Disk => disk.after_power_loss(seed),
+        Loss::Process => disk.after_the_process_ended(),
+    };
+    let now = world.clock.now();
     drop(world);
 
-    let world = World::open(&image, Faults::none()).await.unwrap();
+    let world = World::open_at(&image, Faults::none(), now).await.unwrap();
     Model::check_uploads_are_swept(&world, &when).await;
     model.check(&world, &when).await;
-    let resumed = model.finish_uploads(&world, &when).await;
+    Model::check_order(&world, &when).await;
+    let resumed = model.finish_uploads(&world, loss, &when).await;
     model.check(&world, &when).await;
     // What a crash leaves is for collection, which takes no more than that.
     world.collect().await.unwrap();
@@ -129,9 +144,11 @@ async fn run_on(disk: Disk, seed: u64, cut: Cut) -> Trace {
     }
     // And that, too, is durable once it is acknowledged.
     let image = world.disk.after_power_loss(seed + 1);
+    let now = world.clock.now();
     drop(world);
-    let world = World::open(&image, Faults::none()).await.unwrap();
+    let world = World::open_at(&image, Faults::none(), now).await.unwrap();
     model.check(&world, &format!("{when}, and once more")).await;
+    Model::check_order(&world, &format!("{when}, and once more")).await;
     let points = points.lock().unwrap().clone();
     Trace { points, changes, resumed }
 }
@@ -140,8 +157,8 @@ async fn run_on(disk: Disk, seed: u64, cut: Cut) -> Trace {
 async fn whatever_was_acknowledged_survives_a_loss_of_power_at_every_named_point() {
     let base = fresh().await;
     let mut passed: BTreeMap<String, usize> = BTreeMap::new();
-    let mut resumed = 0;
-    for seed in 0..4 {
+    let mut resumed = Resumed::default();
+    for seed in 0..6 {
         let trace = run(&base, seed, Cut::AtTheEnd).await;
         let mut counts: BTreeMap<String, usize> = BTreeMap::new();
         trace.points.into_iter().for_each(|point| *counts.entry(point).or_default() += 1);
@@ -149,9 +166,11 @@ async fn whatever_was_acknowledged_survives_a_loss_of_power_at_every_named_point
             let most = passed.entry(point).or_insert(count);
             *most = count.min(*most);
         }
-        resumed += trace.resumed;
+        resumed.any += trace.resumed.any;
+        resumed.ranged += trace.resumed.ranged;
     }
-    assert!(resumed > 0, "some upload was put aside and goes on after the loss of power");
+    assert!(resumed.any > resumed.ranged, "some upload was put aside and goes on afterwards");
+    assert!(resumed.ranged > 0, "some upload in chunks goes on afterwards");
     let names: BTreeSet<&str> = passed.keys().map(String::as_str).collect();
     let missed: Vec<&&str> = POINTS.iter().filter(|point| !names.contains(**point)).collect();
     assert!(missed.is_empty(), "the scripts never come by {missed:?}");
@@ -184,7 +203,7 @@ async fn a_disk_that_lies_about_its_syncs_is_found_out() {
         for seed in 0..40 {
             let disk = base.copied();
             disk.lie_about(lie);
-            let run = AssertUnwindSafe(run_on(disk, seed, Cut::AtTheEnd)).catch_unwind();
+            let run = AssertUnwindSafe(run_on(disk, seed, Cut::AtTheEnd, Loss::Power)).catch_unwind();
             found_out |= run.await.is_err();
             if found_out {
                 break;

@@ -3,9 +3,10 @@
 use futures_util::future::join_all;
 
 use super::super::{BeginUpload, Begun, Conditions, PutManifest, RegistryError};
-use super::model::{Key, Model, Open};
+use super::chores::{Chore, Rot};
+use super::model::{Key, Loss, Model, Open};
 use super::world::{CONTENTS, IMAGE, MANIFESTS, REPOS, TAGS, World, body, who};
-use crate::names::{Random as _, SeededRandom};
+use crate::names::{Clock as _, Random as _, SeededRandom};
 
 /// One request, or the few that make a push.
 #[derive(Clone, Debug)]
@@ -50,6 +51,12 @@ pub(super) enum Act {
         repo: usize,
         content: usize,
     },
+    /// Begins an upload with chunks that say where they stand, and leaves it as it is.
+    LeaveRanged {
+        repo: usize,
+        content: usize,
+    },
+    Chore(Chore),
 }
 
 /// How a blob is pushed.
@@ -59,7 +66,12 @@ pub(super) enum Way {
     Session,
     /// Put aside in the middle.
     Resumed,
+    /// In chunks that say where they stand.
+    Ranged,
 }
+
+/// So many chunks of this kind make an upload.
+const CHUNKS: usize = 4;
 
 /// Random numbers of a seed.
 pub(super) struct Dice(SeededRandom);
@@ -76,25 +88,40 @@ impl Dice {
     }
 
     fn way(&self) -> Way {
-        [Way::Whole, Way::Session, Way::Resumed][self.below(3)]
+        [Way::Whole, Way::Session, Way::Resumed, Way::Ranged][self.below(4)]
+    }
+
+    fn shuffled(&self, mut acts: Vec<Act>, into: &mut Vec<Act>) {
+        while !acts.is_empty() {
+            into.push(acts.swap_remove(self.below(acts.len())));
+        }
     }
 
     fn act(&self) -> Act {
         let (repo, content) = (self.below(REPOS.len()), self.below(CONTENTS.len()));
         let (manifest, tag) = (self.below(MANIFESTS.len()), self.below(TAGS.len()));
-        match self.below(12) {
+        let file = 2 + self.below(CONTENTS.len() - 2);
+        let rot = [Rot::Flipped, Rot::Cut, Rot::CutForRepair, Rot::Lost][self.below(4)];
+        match self.below(19) {
             0 | 1 => Act::Push { repo, content, way: self.way() },
             2 => {
                 let first = (0..CONTENTS.len()).filter(|content| content % 2 == tag % 2);
                 Act::Together(first.map(|content| Act::Push { repo, content, way: self.way() }).collect())
             }
-            3 => Act::Mount { from: repo, to: 1 - repo, content },
+            3 => Act::Mount { from: repo, to: (repo + 1) % REPOS.len(), content },
             4..=6 => Act::Put { repo, manifest, tag: (content > 0).then_some(tag) },
             7 => Act::DeleteTag { repo, tag },
             8 => Act::DeleteManifest { repo, manifest },
             9 => Act::DeleteBlob { repo, content },
             10 => Act::Collect,
-            _ => Act::Leave { repo, content },
+            11 => Act::Leave { repo, content },
+            12 => Act::LeaveRanged { repo, content },
+            13 => Act::Chore(Chore::Ask { repo, content }),
+            14 => Act::Chore(Chore::LetGo { patient: content > 0 }),
+            15 => Act::Chore(Chore::Retain),
+            16 => Act::Chore(Chore::Wait { minutes: 40 }),
+            17 => Act::Chore(if content > 1 { Chore::AddTeam } else { Chore::RemoveTeam }),
+            _ => Act::Chore(Chore::Rot { content: file, rot }),
         }
     }
 }
@@ -102,8 +129,10 @@ impl Dice {
 /// Every kind of request once, in an order of the seed's, among others.
 pub(super) fn script(seed: u64) -> Vec<Act> {
     let dice = Dice::new(seed);
-    let mut script: Vec<Act> =
-        [0, 2, 3].into_iter().map(|content| Act::Push { repo: 0, content, way: dice.way() }).collect();
+    let mut script: Vec<Act> = [(0, 0), (0, 2), (0, 3), (2, 0), (2, 2)]
+        .into_iter()
+        .map(|(repo, content)| Act::Push { repo, content, way: dice.way() })
+        .collect();
     let mut rest = vec![
         Act::Put { repo: 0, manifest: 0, tag: Some(0) },
         Act::Put { repo: 0, manifest: 1, tag: Some(0) },
@@ -124,11 +153,34 @@ pub(super) fn script(seed: u64) -> Vec<Act> {
             Act::Push { repo: 1, content: 4, way: Way::Whole },
             Act::Mount { from: 0, to: 1, content: 3 },
         ]),
+        Act::Put { repo: 2, manifest: 0, tag: Some(1) },
+        Act::Push { repo: 1, content: 4, way: Way::Ranged },
+        Act::LeaveRanged { repo: 0, content: 3 },
+        Act::LeaveRanged { repo: 1, content: 2 },
+        Act::Chore(Chore::Ask { repo: 0, content: 3 }),
+        Act::Chore(Chore::Wait { minutes: 40 }),
+        Act::Chore(Chore::Wait { minutes: 40 }),
+        Act::Chore(Chore::LetGo { patient: true }),
+        Act::Chore(Chore::Rot { content: 2, rot: Rot::Flipped }),
     ];
     rest.extend((0..4).map(|_| dice.act()));
-    while !rest.is_empty() {
-        script.push(rest.swap_remove(dice.below(rest.len())));
-    }
+    dice.shuffled(rest, &mut script);
+    // What takes away most comes after the rest.
+    let mut end: Vec<Act> = vec![
+        Act::Chore(Chore::RemoveTeam),
+        Act::Chore(Chore::AddTeam),
+        Act::Push { repo: 2, content: 3, way: dice.way() },
+        Act::Push { repo: 0, content: 2, way: dice.way() },
+        Act::Put { repo: 0, manifest: 0, tag: Some(2) },
+        Act::Chore(Chore::Retain),
+        Act::Chore(Chore::Ask { repo: 1, content: 2 }),
+        Act::Chore(Chore::LetGo { patient: false }),
+        Act::Chore(Chore::Rot { content: 4, rot: Rot::Cut }),
+        Act::Chore(Chore::Rot { content: 3, rot: Rot::Lost }),
+        Act::Collect,
+    ];
+    end.extend((0..2).map(|_| dice.act()));
+    dice.shuffled(end, &mut script);
     script
 }
 
@@ -155,7 +207,12 @@ impl Act {
                 [(Key::Manifest { repo, manifest }, None)].into_iter().chain(tags).collect()
             }
             Self::DeleteBlob { repo, content } => vec![(Key::Blob { repo, content }, None)],
-            Self::Together(_) | Self::Collect | Self::Cancel { .. } | Self::Leave { .. } => Vec::new(),
+            Self::Together(_)
+            | Self::Collect
+            | Self::Cancel { .. }
+            | Self::Leave { .. }
+            | Self::LeaveRanged { .. }
+            | Self::Chore(_) => Vec::new(),
         }
     }
 
@@ -163,6 +220,9 @@ impl Act {
     pub(super) async fn run(&self, world: &World, model: &mut Model) -> Result<(), RegistryError> {
         if let Self::Together(acts) = self {
             return together(acts, world, model).await;
+        }
+        if let Self::Chore(chore) = self {
+            return chore.run(world, model).await;
         }
         let before = model.clone();
         let changes = self.changes(model);
@@ -172,8 +232,17 @@ impl Act {
         let mut uploads = Vec::new();
         let outcome = self.send(world, &mut uploads).await;
         match &outcome {
-            Ok(true) => changes.into_iter().for_each(|(key, value)| model.done(key, value)),
-            Err(error) if is_fault(error) => {}
+            Ok(true) => {
+                let now = world.clock.now();
+                for (key, value) in changes {
+                    model.answered(key, value, now);
+                }
+            }
+            Err(error) if is_fault(error) => {
+                for (key, value) in changes {
+                    model.failed(key, value);
+                }
+            }
             Ok(false) | Err(_) => *model = before,
         }
         model.uploads.append(&mut uploads);
@@ -187,16 +256,29 @@ impl Act {
             Self::Push { repo, content, way: Way::Whole } => {
                 world.push_whole(REPOS[repo], content).await?;
             }
+            Self::Push { repo, content, way: Way::Ranged } => {
+                let received = ranged(world, repo, content, CHUNKS - 1, uploads).await?;
+                // From here on it may be a blob.
+                uploads[0].floor = None;
+                let id = uploads[0].id.clone();
+                world.finish(REPOS[repo], &id, content, received).await?;
+                uploads.clear();
+            }
+            Self::LeaveRanged { repo, content } => {
+                ranged(world, repo, content, CHUNKS / 2, uploads).await?;
+                return Ok(false);
+            }
             Self::Push { repo, content, way } => {
                 let (bytes, name) = (&CONTENTS[content].0, REPOS[repo]);
                 let id = world.begin(name).await?;
-                uploads.push(Open { repo, id: id.clone(), content });
+                uploads.push(Open { repo, id: id.clone(), content, floor: None });
                 let half = bytes.len() / 2;
                 let mut received = world.append(name, &id, &bytes[..half]).await?;
                 if matches!(way, Way::Resumed) {
-                    registry.close().await;
+                    put_aside(world, &mut uploads[0], received).await;
                     received = world.append(name, &id, &bytes[half..half + half / 2]).await?;
                 }
+                uploads[0].floor = None;
                 world.finish(name, &id, content, received).await?;
                 uploads.clear();
             }
@@ -228,7 +310,7 @@ impl Act {
             }
             Self::Cancel { repo, content } => {
                 let id = world.begin(REPOS[repo]).await?;
-                uploads.push(Open { repo, id: id.clone(), content });
+                uploads.push(Open { repo, id: id.clone(), content, floor: None });
                 world.append(REPOS[repo], &id, &CONTENTS[content].0).await?;
                 registry.close().await;
                 registry.cancel_upload(&who(), REPOS[repo], &id).await?;
@@ -237,20 +319,50 @@ impl Act {
             }
             Self::Leave { repo, content } => {
                 let id = world.begin(REPOS[repo]).await?;
-                uploads.push(Open { repo, id: id.clone(), content });
+                uploads.push(Open { repo, id: id.clone(), content, floor: None });
                 let bytes = &CONTENTS[content].0;
-                world.append(REPOS[repo], &id, &bytes[..bytes.len() / 3]).await?;
-                registry.close().await;
+                let received = world.append(REPOS[repo], &id, &bytes[..bytes.len() / 3]).await?;
+                put_aside(world, &mut uploads[0], received).await;
                 return Ok(false);
             }
             Self::Collect => {
                 world.collect().await?;
                 return Ok(false);
             }
-            Self::Together(_) => unreachable!("taken apart before"),
+            Self::Together(_) | Self::Chore(_) => unreachable!("taken apart before"),
         }
         Ok(true)
     }
+}
+
+/// Has every upload put aside; where that has ended, a loss of power takes nothing of them.
+async fn put_aside(world: &World, upload: &mut Open, received: u64) {
+    world.registry.close().await;
+    if world.disk.has_power() {
+        upload.floor = Some((received, Loss::Power));
+    }
+}
+
+/// Begins an upload and sends its first chunks, each of which says where it stands; gives how much has come.
+async fn ranged(
+    world: &World,
+    repo: usize,
+    content: usize,
+    chunks: usize,
+    uploads: &mut Vec<Open>,
+) -> Result<u64, RegistryError> {
+    let (bytes, name) = (&CONTENTS[content].0, REPOS[repo]);
+    let id = world.begin(name).await?;
+    uploads.push(Open { repo, id: id.clone(), content, floor: None });
+    let size = bytes.len() / CHUNKS;
+    let mut received = 0;
+    for chunk in 0..chunks {
+        let from = chunk * size;
+        received = world.append_at(name, &id, from, &bytes[from..from + size]).await?;
+        assert_eq!(received, (from + size) as u64);
+        uploads[0].floor = Some((received, Loss::Process));
+    }
+    Ok(received)
 }
 
 async fn together(acts: &[Act], world: &World, model: &mut Model) -> Result<(), RegistryError> {
@@ -266,9 +378,19 @@ async fn together(acts: &[Act], world: &World, model: &mut Model) -> Result<(), 
     for (act, outcome, mut uploads) in join_all(sent).await {
         model.uploads.append(&mut uploads);
         match outcome {
-            Ok(true) => act.changes(model).into_iter().for_each(|(key, value)| model.done(key, value)),
+            Ok(true) => {
+                let now = world.clock.now();
+                for (key, value) in act.changes(model) {
+                    model.answered(key, value, now);
+                }
+            }
             Ok(false) => {}
-            Err(error) => failed = Err(error),
+            Err(error) => {
+                for (key, value) in act.changes(model) {
+                    model.failed(key, value);
+                }
+                failed = Err(error);
+            }
         }
     }
     failed

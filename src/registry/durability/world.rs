@@ -11,12 +11,22 @@ use serde_json::{Value, json};
 
 use super::super::{BeginUpload, Begun, Body, Chunk, Registry, RegistryError, RegistryParts};
 use crate::access::{Principal, Role};
-use crate::blobs::{BlobError, Blobs, Cursor, Disk, Sweep};
+use crate::blobs::{self, BlobError, Blobs, Cursor, Disk, Flaw, KnownBlob, OwnerView, Sweep};
 use crate::config::RegistryConfig;
-use crate::names::{Digest, Faults, ManualClock, Millis, Random, SeededRandom, SystemRandom};
+use crate::names::{Clock as _, Digest, Faults, ManualClock, Millis, Random, SeededRandom, SystemRandom};
+use crate::repos::{self, RepositorySettings};
 use crate::state::{State, StateError};
 
-pub(super) const REPOS: [&str; 2] = ["local/a", "local/b"];
+/// The first two are images of a repository that stays and has rules, the last one of [`TEAM`].
+pub(super) const REPOS: [&str; 3] = ["local/a", "local/b", "team/c"];
+/// A repository that comes and goes as a whole.
+pub(super) const TEAM: &str = "team";
+/// Where the image of [`TEAM`] stands in [`REPOS`].
+pub(super) const TEAMS: usize = 2;
+/// Retention keeps the first of [`TAGS`] and no other.
+const RULES: &str = r#"{"retention":{"keep_tags":["one"],"untagged_after_seconds":3600}}"#;
+/// How long repositories hold a blob that no manifest keeps; manifests without a tag stay as long.
+pub(super) const GRACE: Duration = Duration::from_hours(1);
 pub(super) const TAGS: [&str; 3] = ["one", "two", "three"];
 /// Around what lives in the state file, what one write takes, and more.
 const SIZES: [usize; 5] = [12, 5_000, 33_000, 100_000, 330_000];
@@ -72,6 +82,7 @@ pub(super) struct World {
     pub(super) state: State,
     pub(super) blobs: Blobs,
     pub(super) registry: Registry,
+    pub(super) clock: Arc<ManualClock>,
 }
 
 /// Somebody who may push and delete.
@@ -82,8 +93,13 @@ pub(super) fn who() -> Principal {
 impl World {
     /// Opens what is on the disk, as a start of the program does.
     pub(super) async fn open(disk: &Disk, faults: Faults) -> Result<Self, BlobError> {
+        Self::open_at(disk, faults, Millis(1_700_000_000_000)).await
+    }
+
+    /// As [`World::open`], at this time. What an earlier process began to remove is removed when this returns.
+    pub(super) async fn open_at(disk: &Disk, faults: Faults, now: Millis) -> Result<Self, BlobError> {
         let state = State::open_on(disk.state_file(&root().join("state.redb")), faults.clone())?;
-        let clock = Arc::new(ManualClock::at(Millis(1_700_000_000_000)));
+        let clock = Arc::new(ManualClock::at(now));
         let files = Arc::new(disk.clone());
         let random = Arc::new(SystemRandom);
         let blobs =
@@ -91,13 +107,15 @@ impl World {
         let registry = Registry::new(RegistryParts {
             state: state.clone(),
             blobs: blobs.clone(),
-            clock,
+            clock: clock.clone(),
             faults,
             config: RegistryConfig { default_repository: None, delete: true },
             manifest_cap_bytes: 1 << 20,
-            grace: std::time::Duration::from_hours(1),
+            grace: GRACE,
         });
-        Ok(Self { disk: disk.clone(), state, blobs, registry })
+        registry.load().await?;
+        registry.resume_removals().await?;
+        Ok(Self { disk: disk.clone(), state, blobs, registry, clock })
     }
 
     /// A whole blob in one request.
@@ -131,6 +149,19 @@ impl World {
         Ok(self.registry.append_upload(&who(), repo, id, chunk(bytes)).await?.received)
     }
 
+    /// Sends a chunk and says where it stands.
+    pub(super) async fn append_at(
+        &self,
+        repo: &str,
+        id: &str,
+        from: usize,
+        bytes: &[u8],
+    ) -> Result<u64, RegistryError> {
+        let range = format!("{from}-{}", from + bytes.len() - 1);
+        let chunk = Chunk { content_range: Some(&range), ..chunk(bytes) };
+        Ok(self.registry.append_upload(&who(), repo, id, chunk).await?.received)
+    }
+
     /// Sends what is missing and closes the upload.
     pub(super) async fn finish(
         &self,
@@ -155,7 +186,7 @@ impl World {
                 assert_eq!(bytes, MANIFESTS[index].0, "the manifest is as it was put");
                 Some(index)
             }
-            Err(RegistryError::ManifestUnknown { .. }) => None,
+            Err(RegistryError::ManifestUnknown { .. } | RegistryError::NameUnknown { .. }) => None,
             Err(error) => panic!("{repo} {reference}: {error}"),
         }
     }
@@ -165,7 +196,7 @@ impl World {
         let (bytes, digest) = &CONTENTS[content];
         let found = match self.steady(|| self.registry.blob(&MAY, repo, digest)).await {
             Ok(found) => found,
-            Err(RegistryError::BlobUnknown { .. }) => return false,
+            Err(RegistryError::BlobUnknown { .. } | RegistryError::NameUnknown { .. }) => return false,
             Err(error) => panic!("{repo} {digest}: {error}"),
         };
         let pieces: Vec<Bytes> = self
@@ -180,15 +211,68 @@ impl World {
         true
     }
 
+    /// What the records say of all contents, wherever they are held; flagged or not.
+    pub(super) async fn all_known(&self) -> Result<Vec<KnownBlob>, RegistryError> {
+        self.steady(|| async { Ok(self.state.read(|view| blobs::known(view, None, 1_000)).await?) }).await
+    }
+
+    /// What the records say of a content.
+    pub(super) async fn known(&self, content: usize) -> Result<Option<KnownBlob>, RegistryError> {
+        let digest = &CONTENTS[content].1;
+        Ok(self.all_known().await?.into_iter().find(|known| known.digest.to_string() == *digest))
+    }
+
+    /// Whether the repository that comes and goes is there, once what is in memory is what the records say: after a
+    /// failure that takes a while.
+    pub(super) async fn team(&self) -> bool {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        loop {
+            let recorded = self.steady(|| async {
+                Ok(self.state.read(|view| repos::repository(view, TEAM)).await?.is_some())
+            });
+            let (recorded, seen) = (recorded.await.unwrap(), self.registry.names().exists(TEAM));
+            if recorded == seen {
+                return seen;
+            }
+            assert!(Instant::now() < deadline, "{TEAM} is there: {seen} in memory, {recorded} on record");
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+
+    /// What a repair would find: rows that do not fit together, references without owner, records without bytes.
+    pub(super) async fn flaws(&self) -> Vec<Flaw> {
+        const OWNERS: [(&str, OwnerView); 2] =
+            [("manifest", repos::manifest_stands), ("repository", repos::repository_stands)];
+        let (mut flaws, mut after) = (Vec::new(), None::<String>);
+        loop {
+            let from = after.take();
+            let rows = self.state.write(move |tx| repos::mend(tx, from.as_deref(), false)).await.unwrap();
+            flaws.extend(rows.flaws);
+            after = rows.next;
+            if after.is_none() {
+                break;
+            }
+        }
+        let now = self.clock.now();
+        let references =
+            self.state.write(move |tx| blobs::mend_references(tx, None, &OWNERS, false, now)).await;
+        flaws.extend(references.unwrap().flaws);
+        flaws.extend(self.blobs.mend(None, false).await.unwrap().flaws);
+        flaws
+    }
+
     /// Asks again while the state is opening its file again after a failure.
-    async fn steady<T, F: Future<Output = Result<T, RegistryError>>>(
+    pub(super) async fn steady<T, F: Future<Output = Result<T, RegistryError>>>(
         &self,
         mut ask: impl FnMut() -> F,
     ) -> Result<T, RegistryError> {
         let deadline = Instant::now() + Duration::from_secs(30);
         loop {
             match ask().await {
-                Err(RegistryError::State(StateError::Failed)) if Instant::now() < deadline => {
+                Err(
+                    RegistryError::State(StateError::Failed)
+                    | RegistryError::Blobs(BlobError::State(StateError::Failed)),
+                ) if Instant::now() < deadline => {
                     tokio::time::sleep(Duration::from_millis(2)).await;
                 }
                 answer => return answer,
@@ -213,9 +297,20 @@ pub(super) fn chunk(bytes: &[u8]) -> Chunk<'static> {
 pub(super) async fn fresh() -> Disk {
     let disk = Disk::new(root());
     let world = World::open(&disk, Faults::none()).await.unwrap();
+    let rules: RepositorySettings = serde_json::from_str(RULES).unwrap();
+    world.registry.set_repository(&who(), "local", &rules, false).await.unwrap();
+    let none = RepositorySettings::default();
+    world.registry.add_repository(&who(), TEAM, &none, false).await.unwrap();
     world.state.close().await.unwrap();
     drop(world);
     disk.after_power_loss(0)
+}
+
+/// Whether an aside place has the bytes that a digest had when it was found damaged.
+pub(super) fn is_aside(disk: &Disk, digest: &str) -> bool {
+    let hex = digest.trim_start_matches("sha256:");
+    let named = |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(hex));
+    disk.files_below(&root().join("quarantine")).iter().any(named)
 }
 
 /// Where a digest's file is.
