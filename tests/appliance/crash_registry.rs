@@ -1,7 +1,8 @@
-//! kill -9 at every point of a push, a deletion and an upload that is put aside: what was answered is there afterwards.
+//! kill -9 at every point of a push, a deletion and an upload that is put aside, and right after the answer to a chunk:
+//! what was answered is there afterwards.
 
 use reqwest::StatusCode;
-use reqwest::blocking::{RequestBuilder, Response};
+use reqwest::blocking::{Body, RequestBuilder, Response};
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
@@ -13,6 +14,8 @@ const POINTS: &[&str] = &[
     "blobs.resume.after_cut",
     "blobs.upload.before_write",
     "blobs.upload.after_write@3",
+    "blobs.mark.before_write",
+    "blobs.mark.after_write",
     "blobs.close.before_fsync",
     "blobs.close.after_fsync",
     "blobs.close.after_rename",
@@ -57,6 +60,8 @@ fn content(seed: usize, size: usize) -> Vec<u8> {
 struct Acknowledged {
     /// Path, digest of what is there, `None` for what was deleted.
     paths: Vec<(String, Option<String>)>,
+    /// An upload in chunks that is under way.
+    upload: Option<String>,
 }
 
 impl Acknowledged {
@@ -118,6 +123,19 @@ fn push(server: &Server, done: &mut Acknowledged, name: &str, bytes: &[u8]) -> R
     Ok(digest)
 }
 
+fn push_in_chunks(server: &Server, done: &mut Acknowledged, name: &str, bytes: &[u8]) -> Result<String, ()> {
+    let digest = digest(bytes);
+    let location = begin(server, name)?;
+    done.upload = Some(location[location.find("/v2/").unwrap()..].to_owned());
+    for from in (0..bytes.len()).step_by(20_000) {
+        send(chunk(&location, bytes, from, (from + 20_000).min(bytes.len())), 202)?;
+    }
+    send(http().put(with(&location, &format!("digest={digest}"))), 201)?;
+    done.upload = None;
+    done.now(format!("/v2/{name}/blobs/{digest}"), Some(&digest));
+    Ok(digest)
+}
+
 fn put(
     server: &Server,
     done: &mut Acknowledged,
@@ -158,7 +176,7 @@ fn work(server: &Server, done: &mut Acknowledged, turn: usize, aside: &str) -> R
     let layer = content(turn * 10 + 1, 600_000);
     let layer = (push(server, done, "local/a", &layer)?, layer.len());
     let other = content(turn * 10 + 2, 50_000);
-    let other = (push(server, done, "local/a", &other)?, other.len());
+    let other = (push_in_chunks(server, done, "local/a", &other)?, other.len());
     let config = push(server, done, "local/a", &content(turn * 10 + 3, 40))?;
     let first = put(server, done, "local/a", "moved", &config, (&layer.0, layer.1))?;
     put(server, done, "local/a", "moved", &config, (&other.0, other.1))?;
@@ -203,6 +221,11 @@ fn what_was_answered_is_there_after_kill_9_at_every_point_of_the_registry() {
         let rest = http().put(with(&aside, &format!("digest={digest}"))).body(whole[received..].to_vec());
         send(rest, 201).unwrap();
         done.now(format!("/v2/local/a/blobs/{digest}"), Some(&digest));
+        // One in chunks goes on too, unless it was being closed; here nobody wants it any more.
+        if let Some(path) = done.upload.take() {
+            let cancelled = http().delete(format!("{}{path}", server.url)).send().unwrap().status().as_u16();
+            assert!([204, 404].contains(&cancelled), "{cancelled} after {point}");
+        }
         // The same requests again, on what the dead server left.
         let mut again = Acknowledged::default();
         let bytes = content(turn * 10 + 1, 600_000);
@@ -211,6 +234,74 @@ fn what_was_answered_is_there_after_kill_9_at_every_point_of_the_registry() {
         done.paths.retain(|(path, _)| again.paths.iter().all(|(other, _)| path != other));
         done.paths.append(&mut again.paths);
         server.stop();
+    }
+    let server = Server::start_on(&root, &[]);
+    done.check(&server, "all of them");
+    assert_eq!(std::fs::read_dir(root.join("uploads")).unwrap().count(), 0, "nothing is left of uploads");
+}
+
+/// A chunk that says where it stands.
+fn chunk(location: &str, bytes: &[u8], from: usize, to: usize) -> RequestBuilder {
+    let range = format!("{from}-{}", to - 1);
+    http().patch(location).header("Content-Range", range).body(bytes[from..to].to_vec())
+}
+
+/// Up to where an upload has come, as the answer says; it names the last byte.
+fn end_of(response: &Response) -> usize {
+    let range = response.headers()["range"].to_str().unwrap();
+    range.strip_prefix("0-").unwrap().parse::<usize>().unwrap() + 1
+}
+
+#[test]
+fn an_upload_in_chunks_goes_on_after_kill_9_right_after_the_answer_to_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().join("root");
+    let mut done = Acknowledged::default();
+    // What lives in the state file, what one write takes, and more; killed after the first chunk, or a later one.
+    for (turn, (size, chunks)) in
+        [(9_000, 1), (400_000, 3), (3_000_000, 2), (12_000_000, 5)].into_iter().enumerate()
+    {
+        let (bytes, streamed) = (content(1_000 + turn, size), content(2_000 + turn, size));
+        let step = size / 6;
+        let server = Server::start_on(&root, &[]);
+        let path = |location: String| location[location.find("/v2/").unwrap()..].to_owned();
+        let by_range = path(begin(&server, "local/a").unwrap());
+        let by_stream = path(begin(&server, "local/a").unwrap());
+        let stream = Body::new(std::io::Cursor::new(streamed[..size / 2].to_vec()));
+        send(http().patch(format!("{}{by_stream}", server.url)).body(stream), 202).unwrap();
+        let mut answered = 0;
+        for _ in 0..chunks {
+            let location = format!("{}{by_range}", server.url);
+            answered = end_of(&send(chunk(&location, &bytes, answered, answered + step), 202).unwrap());
+        }
+        assert_eq!(answered, chunks * step);
+        server.kill();
+
+        let server = Server::start_on(&root, &[]);
+        done.check(&server, "kill -9 after a chunk");
+        let location = format!("{}{by_range}", server.url);
+        let told = end_of(&send(http().get(&location), 204).unwrap());
+        assert!((answered..=size).contains(&told), "{told} of {answered} that were answered");
+        assert_eq!(told, answered, "nothing else was sent");
+        // One that stands elsewhere is refused, and the upload lives on.
+        let refused = send(chunk(&location, &bytes, told - 1, told + 9), 416).unwrap();
+        assert_eq!(end_of(&refused), told);
+        let told = end_of(&send(chunk(&location, &bytes, told, told + step), 202).unwrap());
+        assert_eq!(told, answered + step);
+        let digest_of_all = digest(&bytes);
+        let rest =
+            http().put(with(&location, &format!("digest={digest_of_all}"))).body(bytes[told..].to_vec());
+        send(rest, 201).unwrap();
+        done.now(format!("/v2/local/a/blobs/{digest_of_all}"), Some(&digest_of_all));
+        // A stream said nothing of where it stands: it is unknown, for all requests alike, and is sent anew.
+        let location = format!("{}{by_stream}", server.url);
+        for request in [http().get(&location), http().patch(&location).body(vec![1; 10])] {
+            let error: serde_json::Value = send(request, 404).unwrap().json().unwrap();
+            assert_eq!(error["errors"][0]["code"], "BLOB_UPLOAD_UNKNOWN");
+        }
+        push(&server, &mut done, "local/a", &streamed).unwrap();
+        done.check(&server, "what was sent after kill -9");
+        server.kill();
     }
     let server = Server::start_on(&root, &[]);
     done.check(&server, "all of them");
