@@ -148,6 +148,11 @@ impl Descriptor {
     }
 }
 
+/// Whether a manifest of this type lists others.
+pub(super) fn lists_manifests(media_type: &str) -> bool {
+    matches!(media_type, OCI_INDEX | DOCKER_LIST)
+}
+
 /// Parses one of the four types: OCI image manifest and index, docker schema 2 manifest and list.
 ///
 /// # Errors
@@ -175,7 +180,7 @@ pub fn parse_manifest(content_type: Option<&str>, bytes: &[u8]) -> Result<Parsed
     }
     let is_index = match media_type.as_str() {
         OCI_IMAGE | DOCKER_IMAGE => false,
-        OCI_INDEX | DOCKER_LIST => true,
+        other if lists_manifests(other) => true,
         _ => return Err(ManifestError::UnknownType { found: cut(&media_type) }),
     };
     if is_index {

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod mending;
+mod retiring;
 mod wanted;
 
 use std::time::Instant;

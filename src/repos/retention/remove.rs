@@ -2,11 +2,12 @@
 
 use super::judge::{Verdict, judge_tag, judge_untagged};
 use super::survey::{
-    Newest, Pending, Surveyed, SurveyedManifest, has_parent, has_tag, manifest_facts, tag_facts,
+    Newest, Pending, Surveyed, SurveyedManifest, has_parent, has_tag, manifest_facts, named, tag_facts,
 };
 use crate::names::{Digest, Millis, RepoName};
 use crate::repos::companions::companion_tags;
 use crate::repos::manifests::delete_manifest;
+use crate::repos::parse::lists_manifests;
 use crate::repos::removal;
 use crate::repos::settings::{RepositorySettings, settings};
 use crate::repos::tables::{KEEPS, MANIFESTS, PULLED, PulledRecord, REFERRERS, TAGS};
@@ -164,7 +165,13 @@ fn with_image(
             continue;
         }
         let referrers = tx.scan(&REFERRERS, &Scan::prefix(&key), WITH_IMAGE_CAP)?;
-        let children = tx.scan(&KEEPS, &Scan::prefix(&key), WITH_IMAGE_CAP)?;
+        let kept = tx.scan(&KEEPS, &Scan::prefix(&key), WITH_IMAGE_CAP)?;
+        let mut children = Vec::new();
+        if lists_manifests(&record.media_type) {
+            for ((_, _, stored), ()) in &kept {
+                children.extend(named(tx, repo, stored.clone())?);
+            }
+        }
         // Before the manifest, which would take them along uncounted. One that may not move stays, as everywhere.
         for tag in companion_tags(tx, repo, &digest)?.into_iter().filter(|tag| !rules.is_immutable(tag)) {
             if let Some(companion) = tx.get(&TAGS, &(repo.clone(), tag.clone()))? {
@@ -175,9 +182,9 @@ fn with_image(
         }
         delete_manifest(tx, now, repo, &digest)?;
         removed.manifests += 1;
-        removed.rows += 1 + referrers.len() + children.len();
+        removed.rows += 1 + referrers.len() + kept.len();
         waiting.extend(referrers.into_iter().map(|((_, _, referrer), _)| referrer));
-        waiting.extend(children.into_iter().map(|((_, _, child), ())| child));
+        waiting.extend(children);
     }
     Ok(())
 }

@@ -6,10 +6,15 @@ use std::collections::BinaryHeap;
 use super::judge::{ManifestFacts, TagFacts};
 use crate::blobs;
 use crate::names::{Digest, Millis, RepoName, Tag};
-use crate::repos::tables::{MANIFESTS, ManifestRecord, PULLED, TAGS_OF};
+use crate::repos::tables::{KEEPS, MANIFESTS, ManifestRecord, PULLED, TAGS_OF};
 use crate::repos::tags::seen_rows;
 use crate::repos::wanted;
 use crate::state::{Read, Scan, StateError};
+
+/// The same bytes have so many names in an image at most: one for each algorithm.
+const NAMES: usize = 2;
+/// So many of those that list a manifest are passed over to find its longer name.
+const PARENTS: usize = 100;
 
 /// When a manifest was asked for since the records were written; `None` when it was not.
 pub type Pending<'a> = &'a dyn Fn(&RepoName, &Digest) -> Option<Millis>;
@@ -228,17 +233,41 @@ pub(super) fn has_tag(view: &impl Read, repo: &RepoName, digest: &Digest) -> Res
     Ok(!view.scan(&TAGS_OF, &Scan::prefix(&(repo.clone(), digest.clone())), 1)?.is_empty())
 }
 
-/// Whether another manifest of the image keeps the bytes of this one, or waits for it.
+/// Whether another manifest of the image lists this one, or waits for it.
 pub(super) fn has_parent(
     view: &impl Read,
     repo: &RepoName,
     digest: &Digest,
     stored: &Digest,
 ) -> Result<bool, StateError> {
-    let own = format!("{repo}@{digest}");
-    let prefix = format!("{repo}@");
-    let owners = blobs::owner_keys(view, stored, "manifest", &prefix, 2)?;
-    Ok(owners.iter().any(|key| *key != own) || wanted::is_wanted(view, repo, digest)?)
+    // Each name of the same bytes owns them too, and lists nothing: one more owner than there are names is a parent.
+    for key in blobs::owner_keys(view, stored, "manifest", &format!("{repo}@"), NAMES + 1)? {
+        if let Some(owner) = owner_name(repo, &key)
+            && view.get(&KEEPS, &(repo.clone(), owner, stored.clone()))?.is_some()
+        {
+            return Ok(true);
+        }
+    }
+    wanted::is_wanted(view, repo, digest)
+}
+
+/// The manifests of the image with these bytes, by every name that they have.
+pub(super) fn named(view: &impl Read, repo: &RepoName, stored: Digest) -> Result<Vec<Digest>, StateError> {
+    let mut found = Vec::new();
+    // Nothing leads from the bytes to their longer name but that it owns them, as those do that list it.
+    for key in blobs::owner_keys(view, &stored, "manifest", &format!("{repo}@sha512:"), PARENTS)? {
+        let Some(name) = owner_name(repo, &key) else { continue };
+        let record = view.get(&MANIFESTS, &(repo.clone(), name.clone()))?;
+        if record.is_some_and(|record| record.stored == stored) {
+            found.push(name);
+        }
+    }
+    found.push(stored);
+    Ok(found)
+}
+
+fn owner_name(repo: &RepoName, key: &str) -> Option<Digest> {
+    Digest::parse(key.strip_prefix(repo.as_str())?.strip_prefix('@')?).ok()
 }
 
 /// The manifest that a tag is named after.
