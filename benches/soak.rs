@@ -11,10 +11,20 @@ mod arguments;
 mod audit;
 #[path = "../tests/soak/driver.rs"]
 mod driver;
+#[path = "../tests/soak/fates.rs"]
+mod fates;
+#[path = "../tests/soak/history.rs"]
+mod history;
+#[path = "../tests/soak/images.rs"]
+mod images;
 #[path = "../tests/soak/model.rs"]
 mod model;
 #[path = "../tests/soak/random.rs"]
 mod random;
+#[path = "../tests/soak/reading.rs"]
+mod reading;
+#[path = "../tests/soak/roots.rs"]
+mod roots;
 #[path = "../tests/soak/server.rs"]
 mod server;
 #[path = "../tests/soak/uploading.rs"]
@@ -34,14 +44,16 @@ use driver::Soak;
 use server::Program;
 
 const USAGE: &str = "\
-cargo bench --bench soak -- [--seconds N] [--workers N] [--grace N] [--seed N]
+cargo bench --bench soak -- [--seconds N] [--workers N] [--grace N] [--seed N] [--no-deaths]
   --seconds N  how long the clients work [default: 600]
   --workers N  how many there are [default: 8]
   --grace N    for how many seconds the server keeps what nobody refers to [default: 3]
-  --seed N     repeats the choices of a run";
+  --seed N     repeats the choices of a run
+  --no-deaths  lets the server live: with one client such a run repeats all but the times";
 
 fn main() -> anyhow::Result<()> {
-    let arguments = Arguments::parse(USAGE, &[], &["--seconds", "--workers", "--grace", "--seed"]);
+    let arguments =
+        Arguments::parse(USAGE, &["--no-deaths"], &["--seconds", "--workers", "--grace", "--seed"]);
     let named = std::env::var_os("PANTRY_BENCH_BINARY").map(PathBuf::from);
     let binary = named.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("target/pantry"));
     ensure!(
@@ -55,7 +67,7 @@ fn main() -> anyhow::Result<()> {
         span: Duration::from_secs(arguments.number("--seconds", 600) as u64),
         workers: arguments.number("--workers", 8),
         grace: Duration::from_secs(arguments.number("--grace", 3) as u64),
-        death_every_ms: (2_000, 5_000),
+        death_every_ms: (!arguments.has("--no-deaths")).then_some((2_000, 5_000)),
     };
     println!("soak: seed {}, {} s, {} clients", soak.seed, soak.span.as_secs(), soak.workers);
     let folder = tempfile::Builder::new().prefix("pantry-soak-").tempdir()?;

@@ -7,46 +7,71 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail, ensure};
 use reqwest::Method;
 
-use super::model::digest_of;
+use super::model::{digest_of, is_name_of};
+use super::reading::{ask_for_manifest, list, pull, referrers};
 use super::server::Server;
 use super::wire::Ask;
-use super::worker::{Worker, list, pull};
+use super::worker::Worker;
 
-/// Content of at most this many bytes lives in the state file.
-const INLINE_BYTES: usize = 32 * 1024;
 /// How long after the grace collection may take to remove what is left.
 const PATIENCE: Duration = Duration::from_secs(45);
 
+/// Waits until the rules have been applied everywhere.
+pub fn retention_has_run(worker: &mut Worker<'_>) -> anyhow::Result<()> {
+    (0..worker.repositories.len()).try_for_each(|at| worker.await_retention(at, PATIENCE))
+}
+
 /// Reads everything that must be there, and asks for what must not.
 pub fn everything_is_there(worker: &mut Worker<'_>, grace: Duration) -> anyhow::Result<u64> {
-    let mut read = 0;
+    let (wire, mut read) = (&mut worker.wire, 0);
     for repository in &worker.repositories {
-        list(&mut worker.wire, repository)?;
-        for (digest, manifest) in &repository.manifests {
-            pull(&mut worker.wire, repository, digest, digest, manifest)?;
-            read += 1 + manifest.keeps.len() as u64;
+        let name = &repository.name;
+        list(wire, repository)?;
+        for (digest, held) in &repository.manifests {
+            read += pull(wire, repository, digest, digest, held)?;
         }
         for (tag, digest) in &repository.tags {
-            pull(&mut worker.wire, repository, tag, digest, &repository.manifests[digest])?;
+            pull(wire, repository, tag, digest, &repository.manifests[digest])?;
+        }
+        for subject in &repository.subjects {
+            referrers(wire, repository, subject, None)?;
         }
         for (digest, blob) in &repository.blobs {
-            let ask = Ask::new(Method::GET, format!("/v2/{}/blobs/{digest}", repository.name));
-            let answer = worker.wire.until_answered(&ask)?.expect(&[200, 404], "GET of a blob")?;
+            let ask = Ask::new(Method::GET, format!("/v2/{name}/blobs/{digest}"));
+            let answer = wire.until_answered(&ask)?.expect(&[200, 404], "GET of a blob")?;
             if answer.status == 404 {
                 let early = repository.must_hold(digest, answer.answered, grace);
-                ensure!(!early, "{digest} of {} is gone", repository.name);
+                ensure!(!early, "{digest} of {name} is gone");
             } else {
-                ensure!(answer.body.len() == blob.recipe.size, "{digest} has another size");
-                ensure!(digest_of(&answer.body) == *digest, "the bytes of {digest} are others");
+                ensure!(answer.body.len() == blob.content.size, "{digest} of {name} has another size");
+                ensure!(is_name_of(digest, &answer.body), "the bytes of {digest} of {name} are others");
                 read += 1;
             }
         }
-        for gone in repository.gone.iter().filter(|gone| !repository.tags.contains_key(*gone)) {
-            let ask = Ask::new(Method::GET, format!("/v2/{}/manifests/{gone}", repository.name));
-            worker.wire.until_answered(&ask)?.expect(&[404], "GET of what was deleted")?;
+        for gone in &repository.gone {
+            let what = format!("GET of {gone} of {name}, which was deleted");
+            wire.until_answered(&ask_for_manifest(name, gone))?.expect(&[404], &what)?;
         }
     }
     Ok(read)
+}
+
+/// What the server counts is what there is; only where nobody else writes.
+pub fn the_counters_agree(worker: &mut Worker<'_>) -> anyhow::Result<()> {
+    for repository in &worker.repositories {
+        let Some(root) = &repository.rules.root else { continue };
+        let ask = Ask::new(Method::GET, format!("/v1/repositories/{root}"));
+        let answer = worker.wire.until_answered(&ask)?.expect(&[200], "GET of a repository")?;
+        let told: serde_json::Value = serde_json::from_slice(&answer.body)?;
+        for (what, number) in [
+            ("tags", repository.tags.len()),
+            ("manifests", repository.manifests.len()),
+            ("blobs", repository.blobs.len()),
+        ] {
+            ensure!(told[what] == number, "{} has {number} {what}: {told}", repository.name);
+        }
+    }
+    Ok(())
 }
 
 /// Deletes every blob that no manifest keeps.
@@ -75,14 +100,9 @@ pub fn files(root: &Path) -> anyhow::Result<BTreeSet<String>> {
 
 /// The files that must be left when everything that nobody keeps has been collected.
 pub fn kept_files(workers: &[Worker<'_>], before: &BTreeSet<String>) -> BTreeSet<String> {
-    let mut kept = before.clone();
-    for repository in workers.iter().flat_map(|worker| &worker.repositories) {
-        for manifest in repository.manifests.values() {
-            let large = |digest: &&String| repository.blobs[*digest].recipe.size > INLINE_BYTES;
-            kept.extend(manifest.keeps.iter().filter(large).cloned());
-        }
-    }
-    kept
+    let repositories = workers.iter().flat_map(|worker| &worker.repositories);
+    let manifests = repositories.flat_map(|repository| repository.manifests.values());
+    before.iter().chain(manifests.flat_map(|held| &held.files)).cloned().collect()
 }
 
 /// Waits until collection has removed all else.
@@ -103,9 +123,8 @@ pub fn nothing_else_is_left(
         let strangers: Vec<_> = found.difference(wanted).take(5).collect();
         ensure!(
             began.elapsed() < grace + PATIENCE,
-            "{} files are left that nobody keeps, such as {strangers:?}:\n{}",
+            "{} files are left that nobody keeps, such as {strangers:?}",
             found.len() - wanted.len(),
-            server.log()
         );
         std::thread::sleep(Duration::from_millis(200));
     }

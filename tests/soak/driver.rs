@@ -3,7 +3,7 @@
 //! Each client writes to repositories of its own and knows exactly what they must hold; all of them push, mount and
 //! delete the same contents too, so that collection meets bytes that lose their last reference here while they get a
 //! new one there. The seed decides who does what in which order; when the server dies and what is collected meanwhile
-//! is up to the machine.
+//! is up to the machine. With one client, and without deaths, a run repeats all but the times.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -13,9 +13,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::audit;
+use super::history::story;
 use super::random::Dice;
 use super::server::{Program, Server};
-use super::worker::{Offers, Worker};
+use super::worker::{Common, Offers, Worker};
 
 const COLLECT_EVERY: &str = "PANTRY_STORAGE_COLLECT_EVERY_SECONDS";
 
@@ -26,8 +27,8 @@ pub struct Soak {
     pub workers: usize,
     /// For how long the server keeps what nobody refers to.
     pub grace: Duration,
-    /// The shortest and the longest time between two deaths, in milliseconds.
-    pub death_every_ms: (u64, u64),
+    /// The shortest and the longest time between two deaths, in milliseconds; none when it is to live.
+    pub death_every_ms: Option<(u64, u64)>,
 }
 
 /// What was seen.
@@ -76,26 +77,41 @@ impl Soak {
     /// Runs it on a fresh root.
     ///
     /// # Errors
-    /// The first thing that was not as it must be.
+    /// The first thing that was not as it must be, and what led to it.
     pub fn run(&self, mut program: Program, root: &Path) -> anyhow::Result<Seen> {
         program.settings.extend([
             (COLLECT_EVERY, "1".to_owned()),
             ("PANTRY_STORAGE_COLLECT_GRACE_SECONDS", self.grace.as_secs().to_string()),
         ]);
         let server = Server::start(program, root)?;
+        self.drive(&server).map_err(|error| {
+            let log = server.whole_log();
+            let story = story(root, self.workers, &log, &format!("{error:?}"));
+            error.context(format!(
+                "seed {}, {} clients{story}\nthe end of what the server said, without what it answered as it \
+                 should:\n{}",
+                self.seed,
+                self.workers,
+                server.log()
+            ))
+        })
+    }
+
+    fn drive(&self, server: &Server) -> anyhow::Result<Seen> {
         server.until_settled()?;
-        let before = audit::files(root)?;
+        let before = audit::files(&server.root)?;
         let mut dice = Dice::new(self.seed);
-        let (pool, offers) = (dice.next() >> 1, Offers::default());
+        let offers = Offers::default();
+        let began = Instant::now();
+        let common = Common { server, offers: &offers, pool: dice.next() >> 1, grace: self.grace, began };
         let mut deaths = dice.fork();
         let workers = (0..self.workers)
-            .map(|number| Worker::new(&server, number, dice.fork(), pool, &offers, self.grace))
+            .map(|number| Worker::new(&common, number, dice.next()))
             .collect::<anyhow::Result<Vec<_>>>()?;
 
         let over = AtomicBool::new(false);
         let failure = Mutex::new(None);
         let mut seen = self.nothing_seen();
-        let began = Instant::now();
         let (mut workers, died) = std::thread::scope(|scope| {
             let handles: Vec<_> = workers
                 .into_iter()
@@ -105,17 +121,18 @@ impl Soak {
                         while !over.load(Ordering::Relaxed) {
                             if let Err(error) = worker.act() {
                                 over.store(true, Ordering::Relaxed);
+                                let name = &worker.repositories[worker.at].name;
                                 failure
                                     .lock()
                                     .unwrap_or_else(std::sync::PoisonError::into_inner)
-                                    .get_or_insert(error);
+                                    .get_or_insert(error.context(format!("at work on {name}")));
                             }
                         }
                         worker
                     })
                 })
                 .collect();
-            let died = self.deaths(&server, &mut deaths, &over, began, &mut seen);
+            let died = self.deaths(server, &mut deaths, &over, began, &mut seen);
             over.store(true, Ordering::Relaxed);
             let joined = handles.into_iter().map(std::thread::ScopedJoinHandle::join);
             let workers: Vec<Worker<'_>> =
@@ -123,11 +140,10 @@ impl Soak {
             (workers, died)
         });
         if let Some(error) = failure.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner) {
-            return Err(error.context(format!("seed {}; the server said:\n{}", self.seed, server.log())));
+            return Err(error);
         }
         died?;
-        self.audit(&server, &mut workers, &before, &mut seen)
-            .map_err(|error| error.context(format!("seed {}, at the end", self.seed)))?;
+        self.audit(server, &mut workers, &before, &mut seen).map_err(|error| error.context("at the end"))?;
         for worker in &workers {
             seen.answered += worker.wire.answered;
             seen.lost += worker.wire.lost;
@@ -163,9 +179,13 @@ impl Soak {
         began: Instant,
         seen: &mut Seen,
     ) -> anyhow::Result<()> {
-        let (least, most) = self.death_every_ms;
         loop {
-            let until = Instant::now() + Duration::from_millis(least + dice.below(most - least + 1));
+            let until = match self.death_every_ms {
+                Some((least, most)) => {
+                    Instant::now() + Duration::from_millis(least + dice.below(most - least + 1))
+                }
+                None => Instant::now() + self.span,
+            };
             while Instant::now() < until {
                 if over.load(Ordering::Relaxed) || began.elapsed() >= self.span {
                     return Ok(());
@@ -191,6 +211,8 @@ impl Soak {
         server.revive()?;
         seen.deaths += 1;
         for worker in &mut *workers {
+            worker.wire.history.note("the audit begins")?;
+            audit::retention_has_run(worker)?;
             seen.read_at_the_end += audit::everything_is_there(worker, self.grace)?;
             audit::let_go_of_loose_ones(worker)?;
         }
@@ -201,6 +223,7 @@ impl Soak {
         // Collection has taken nothing that is kept.
         for worker in &mut *workers {
             audit::everything_is_there(worker, self.grace)?;
+            audit::the_counters_agree(worker)?;
         }
         seen.resident_mb = server.resident().unwrap_or_default();
         // Only one run at a time goes over everything: from here on none begins by itself.

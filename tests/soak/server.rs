@@ -168,9 +168,14 @@ impl Server {
         self.root.with_extension("log")
     }
 
+    /// Everything that it said. A death may have cut a line off anywhere.
+    pub fn whole_log(&self) -> String {
+        String::from_utf8_lossy(&std::fs::read(self.log_file()).unwrap_or_default()).into_owned()
+    }
+
     /// The end of what it said, without the requests that it answered as it should.
     pub fn log(&self) -> String {
-        let log = std::fs::read_to_string(self.log_file()).unwrap_or_default();
+        let log = self.whole_log();
         let answered =
             |line: &&str| ["2", "4"].iter().any(|class| line.contains(&format!("\"http.status\":{class}")));
         let lines: Vec<&str> = log.lines().filter(|line| !answered(line)).collect();

@@ -54,7 +54,10 @@ fn in_parts(
     bytes: &Bytes,
     digest: &str,
 ) -> anyhow::Result<Option<Instant>> {
-    let Some(begun) = wire.once(&Ask::new(Method::POST, format!("/v2/{repository}/blobs/uploads/")))? else {
+    // The algorithm is said at the beginning, or comes up only with the name at the end.
+    let hint = if digest.starts_with("sha512:") && dice.one_in(2) { "?digest-algorithm=sha512" } else { "" };
+    let path = format!("/v2/{repository}/blobs/uploads/{hint}");
+    let Some(begun) = wire.once(&Ask::new(Method::POST, path))? else {
         return Ok(None);
     };
     let begun = begun.expect(&[202], "the start of an upload")?;

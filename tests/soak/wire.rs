@@ -9,6 +9,7 @@ use reqwest::Method;
 use reqwest::blocking::Client;
 use reqwest::header::HeaderMap;
 
+use super::history::History;
 use super::server::Server;
 
 /// The longest that the server may be away, or take for an answer.
@@ -72,14 +73,15 @@ pub struct Wire<'s> {
     server: &'s Server,
     token: String,
     client: Option<(u64, Client)>,
+    pub history: History,
     /// Requests that were answered, and that deaths cut off.
     pub answered: u64,
     pub lost: u64,
 }
 
 impl<'s> Wire<'s> {
-    pub fn new(server: &'s Server) -> anyhow::Result<Self> {
-        Ok(Self { server, token: server.token()?, client: None, answered: 0, lost: 0 })
+    pub fn new(server: &'s Server, history: History) -> anyhow::Result<Self> {
+        Ok(Self { server, token: server.token()?, client: None, history, answered: 0, lost: 0 })
     }
 
     /// Sends once; `None` when the server died meanwhile.
@@ -113,6 +115,17 @@ impl<'s> Wire<'s> {
             let (status, headers) = (response.status().as_u16(), response.headers().clone());
             Ok((status, headers, response.bytes()?))
         });
+        let came = match &outcome {
+            Ok((status, ..)) => status.to_string(),
+            Err(error) if self.server.life() == life => format!("failed: {error}"),
+            Err(_) => "lost".to_owned(),
+        };
+        let path = ask.path.split_once("/v2/").map_or(ask.path.as_str(), |(_, rest)| rest);
+        self.history.note(&format!(
+            "{} {path} ({} bytes) in life {life}: {came}",
+            ask.method,
+            ask.body.len()
+        ))?;
         match outcome {
             Ok((status, headers, body)) => {
                 self.answered += 1;
