@@ -169,7 +169,8 @@ impl Registry {
         page: &mut Filling<'_>,
     ) -> Result<bool, RegistryError> {
         let at = referrer.digest.clone();
-        if page.wanted.is_none_or(|wanted| referrer.artifact_type.as_deref() == Some(wanted)) {
+        // Asked for the empty type, it is those that have none.
+        if page.wanted.is_none_or(|wanted| referrer.artifact_type.as_deref().unwrap_or_default() == wanted) {
             if page.listed.len() == PAGE || page.bytes > PAGE_BYTES {
                 page.next.clone_from(&page.seen);
                 return Ok(false);

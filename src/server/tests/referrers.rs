@@ -68,6 +68,10 @@ async fn each_kind_of_referrer_is_told_as_it_says() {
             assert_eq!(only[0]["digest"], digest);
         }
     }
+    // Those that have no type can be asked for too.
+    let untyped = listed(&world, "?artifactType=").await;
+    assert_eq!(untyped.len(), cases.iter().filter(|(_, _, artifact_type)| artifact_type.is_none()).count());
+    assert!(!untyped.is_empty() && untyped.iter().all(|entry| entry.get("artifactType").is_none()));
     let path = format!("/v2/local/app/referrers/{}?artifactType=none", Digest::of(SUBJECT));
     let none = world.get(&path).await;
     assert_eq!(none.is(200).header("oci-filters-applied"), "artifactType");
