@@ -1,10 +1,13 @@
 //! The index of referrers: what refers to a manifest by its `subject`, and what clients say of it under a fallback tag.
 
+mod fallback;
+
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use serde::Deserialize;
 use serde_json::{Value, json};
+
+use fallback::Fallback;
 
 use super::manifests::parse;
 use super::naming::digest;
@@ -20,9 +23,6 @@ const PAGE: usize = 100;
 const PAGE_BYTES: usize = 4 * 1024 * 1024;
 /// A filtered index looks at this many pages before it answers with what it has and where to go on.
 const SCANS: usize = 10;
-/// So many entries of a fallback tag are taken in.
-const FALLBACK_ENTRIES: usize = 1_000;
-
 /// A part of the index of referrers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReferrersPage {
@@ -32,39 +32,10 @@ pub struct ReferrersPage {
     pub filtered: bool,
     /// There may be more after this one.
     pub next: Option<Digest>,
-    /// The fallback tag names more than are taken in.
+    /// The fallback tag names more than are taken in, or its index is too large to be read.
     pub limited: bool,
     /// Something is left out since the bytes that tell it are damaged or gone.
     pub damaged: bool,
-}
-
-/// What of a fallback tag's index is taken in.
-#[derive(Deserialize)]
-struct Fallback {
-    #[serde(default)]
-    manifests: Vec<FallbackEntry>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct FallbackEntry {
-    media_type: String,
-    digest: Digest,
-    size: u64,
-    artifact_type: Option<String>,
-    annotations: Option<BTreeMap<String, String>>,
-}
-
-impl From<FallbackEntry> for Referrer {
-    fn from(entry: FallbackEntry) -> Self {
-        Self {
-            digest: entry.digest,
-            media_type: entry.media_type,
-            size: entry.size,
-            artifact_type: entry.artifact_type.filter(|text| !text.is_empty()),
-            annotations: Some(entry.annotations.unwrap_or_default()),
-        }
-    }
 }
 
 /// A page as it fills.
@@ -206,25 +177,25 @@ impl Registry {
         let (key, tag) = (repo.clone(), Reference::Tag(repos::fallback_tag(subject)));
         let found = self.0.state.read(move |view| repos::get_manifest(view, &key, &tag)).await?;
         let Some(found) = found else { return Ok(Default::default()) };
+        if found.size > fallback::DOCUMENT_BYTES {
+            return Ok((BTreeMap::new(), true));
+        }
         let Some(bytes) = self.sound_bytes(&found, page).await? else { return Ok(Default::default()) };
-        let read = tokio::task::spawn_blocking(move || serde_json::from_slice::<Fallback>(&bytes)).await;
+        let read = tokio::task::spawn_blocking(move || fallback::read(&bytes)).await;
         // Under this tag may stand anything; what is no index tells nothing.
-        let Ok(Ok(Fallback { manifests })) = read else { return Ok(Default::default()) };
-        let limited = manifests.len() > FALLBACK_ENTRIES;
-        let named = manifests.into_iter().take(FALLBACK_ENTRIES).map(Referrer::from);
-        let named: BTreeMap<_, _> = named.map(|referrer| (referrer.digest.clone(), referrer)).collect();
+        let Ok(Some(Fallback { named, more })) = read else { return Ok(Default::default()) };
         let repo = repo.clone();
         let held = move |view: &crate::state::View<'_>| {
             let mut held = BTreeMap::new();
-            for (digest, referrer) in &named {
+            for (digest, referrer) in named {
                 if let Some(there) = repos::get_manifest(view, &repo, &Reference::Digest(digest.clone()))? {
-                    let own = Referrer { size: there.size, media_type: there.media_type, ..referrer.clone() };
-                    held.insert(digest.clone(), own);
+                    let own = Referrer { size: there.size, media_type: there.media_type, ..referrer };
+                    held.insert(digest, own);
                 }
             }
             Ok(held)
         };
-        Ok((self.0.state.read(held).await?, limited))
+        Ok((self.0.state.read(held).await?, more))
     }
 
     /// The descriptor of a referrer, with its annotations copied up.

@@ -144,6 +144,34 @@ async fn fallback_tags_are_taken_in_once_and_in_order() {
 }
 
 #[tokio::test]
+async fn a_fallback_index_of_hostile_size_is_left_out_and_said_to_be() {
+    let world = World::new().await;
+    world.push_blob("local/app", b"{}").await;
+    world.set(json!({"sparse": true})).await;
+    let known = referrer("known", None);
+    world.put_manifest("local/app", &digest_of(&known).to_string(), IMAGE, &known).await.is(201);
+    let mut unknown = referrer("unknown", None);
+    unknown.as_object_mut().unwrap().remove("subject");
+    world.put_manifest("local/app", &digest_of(&unknown).to_string(), IMAGE, &unknown).await.is(201);
+    let tag = format!("sha256-{}", Digest::of(SUBJECT).hex());
+    let path = format!("/v2/local/app/referrers/{}", Digest::of(SUBJECT));
+    let entry = descriptor(IMAGE, unknown.to_string().as_bytes());
+    // It names few, more than are taken in, and few again in more bytes than are read.
+    for (others, padding, listed) in [(0, 0, 2), (1_500, 0, 2), (0, 1024 * 1024, 1)] {
+        let mut entries = vec![entry.clone()];
+        entries.extend((0..others).map(|n: u32| descriptor(IMAGE, &n.to_be_bytes())));
+        let padding = json!({"padding": " ".repeat(padding)});
+        let fallback =
+            json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": entries, "annotations": padding});
+        world.put_manifest("local/app", &tag, INDEX, &fallback).await.is(201);
+        let answer = world.get(&path).await;
+        let told = answer.json()["manifests"].as_array().unwrap().len();
+        let whole = answer.is(200).header("warning").is_empty();
+        assert_eq!((told, whole), (listed, (others, listed) == (0, 2)));
+    }
+}
+
+#[tokio::test]
 async fn what_is_no_index_under_a_fallback_tag_tells_nothing() {
     let world = World::new().await;
     world.push_image("local/app", &format!("sha256-{}", Digest::of(SUBJECT).hex()), b"layer").await;

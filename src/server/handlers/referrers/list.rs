@@ -12,7 +12,7 @@ pub(in crate::server) async fn list(v2: &V2, name: &str, digest: &str) -> ApiRes
     // No media type has a space; a `+` that a client did not encode has become one.
     let wanted = v2.param("artifactType").map(|wanted| wanted.replace(' ', "+"));
     let wanted = wanted.as_deref();
-    // The document under the fallback tag is read whole, and may be as large as a manifest.
+    // Manifests are read whole for annotations that the index is without, and may be as large as the cap.
     let turn = Turn::wait("TOOMANYREQUESTS").await?;
     let page = v2.registry.referrers(&v2.who, name, digest, wanted, v2.param("last")).await?;
     let mut response = Response::new(Body::from(page.index));
