@@ -18,6 +18,7 @@
 
 mod blobs;
 mod conditions;
+mod deletion;
 mod error;
 mod listing;
 mod manifests;
@@ -60,6 +61,7 @@ use crate::config::RegistryConfig;
 use crate::names::{Clock, Faults};
 use crate::repos::Repositories;
 use crate::state::State;
+use deletion::Taggings;
 use pulls::Pulls;
 use sessions::Sessions;
 
@@ -102,6 +104,7 @@ struct Inner {
     sessions: Sessions,
     repositories: Repositories,
     pulls: Arc<Pulls>,
+    taggings: Arc<Taggings>,
     retired_tags: AtomicU64,
     retired_manifests: AtomicU64,
 }
@@ -125,6 +128,7 @@ impl Registry {
             sessions,
             repositories,
             pulls,
+            taggings: Arc::default(),
             retired_tags: AtomicU64::new(0),
             retired_manifests: AtomicU64::new(0),
         }))

@@ -65,4 +65,4 @@ pub use retention::{
     survey_page, tags_page,
 };
 pub use settings::{RepositorySettings, Retention, SettingsError, settings};
-pub use tags::{delete_tag, immutable_tag_of, moved_immutable, set_tag, tags};
+pub use tags::{ImmutableTag, delete_tag, immutable_tag_of, moved_immutable, set_tag, tags};

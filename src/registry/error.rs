@@ -140,6 +140,9 @@ pub enum RegistryError {
     /// Too many uploads are being written at this moment.
     #[error("too many uploads are being written at this moment; try again")]
     TooManyUploads,
+    /// Whether a manifest may go could not be told, since it was tagged again whenever its tags were looked through.
+    #[error("the manifest was given tags again and again while it was to be deleted; try again")]
+    Tagged,
     /// Another request wanted the upload while this one had nothing to write.
     #[error("another request took the upload over while no byte came on this one")]
     Interrupted,
@@ -178,7 +181,7 @@ impl RegistryError {
             Self::Unauthorized | Self::InsufficientScope => "UNAUTHORIZED",
             Self::Denied { .. } | Self::TagImmutable { .. } => "DENIED",
             Self::Unsupported { .. } => "UNSUPPORTED",
-            Self::TooManyUploads => "TOOMANYREQUESTS",
+            Self::TooManyUploads | Self::Tagged => "TOOMANYREQUESTS",
             Self::Blobs(_) | Self::State(_) => "UNKNOWN",
         }
     }

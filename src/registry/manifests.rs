@@ -11,7 +11,6 @@ use crate::audit;
 use crate::blobs::{INLINE_BYTES, Reader};
 use crate::names::{Digest, Reference, RepoName, Tag};
 use crate::repos::{self, ParsedManifest, StoredManifest};
-use crate::state::StateError;
 
 /// A manifest of more bytes than this is parsed off the async threads.
 const PARSE_INLINE_BYTES: usize = 64 * 1024;
@@ -87,6 +86,7 @@ impl Registry {
         };
         let all: Vec<Tag> = named.single.into_iter().chain(put.tags.iter().cloned()).collect();
         let event = audit::Event { why: tagged(&all), ..event };
+        let taggings = Arc::clone(&self.0.taggings);
         self.0.faults.pass("registry.manifest.before-record");
         let outcome = self
             .0
@@ -99,6 +99,7 @@ impl Registry {
                 } else if let Some(tag) = repos::moved_immutable(tx, repo, &all, digest)? {
                     Some(Refused::Immutable(tag.clone()))
                 } else {
+                    taggings.note(digest);
                     let done = repos::put_manifest_named(tx, now, repo, digest, &stored, &parsed, &all)?;
                     done.err().map(Refused::Lacking)
                 };
@@ -186,61 +187,6 @@ impl Registry {
             }
         }
     }
-
-    /// Removes a tag, or by digest a manifest with all its tags.
-    ///
-    /// # Errors
-    /// [`RegistryError::ManifestUnknown`] when there is none.
-    pub async fn delete_manifest(
-        &self,
-        who: &Principal,
-        name: &str,
-        reference: &str,
-    ) -> Result<(), RegistryError> {
-        let repo = self.deletable(who, name)?;
-        let asked = parse_asked(&repo, reference)?;
-        let event = event(who, "registry.manifest.delete", &repo, reference);
-        let (key, now) = (repo.clone(), self.0.clock.now());
-        let administers = who.may_in(Right::Admin, &repo);
-        self.0.faults.pass("registry.manifest-delete.before-record");
-        let deleted = self
-            .0
-            .state
-            .write(move |tx| {
-                let fixed = match &asked {
-                    _ if administers => None,
-                    Reference::Tag(tag) => {
-                        repos::settings(tx, key.root())?.is_immutable(tag).then(|| tag.clone())
-                    }
-                    Reference::Digest(digest) => repos::immutable_tag_of(tx, &key, digest)?,
-                };
-                if let Some(tag) = fixed
-                    && repos::get_manifest(tx, &key, &asked)?.is_some()
-                {
-                    return Ok(Err(tag));
-                }
-                let deleted = match &asked {
-                    Reference::Tag(tag) => repos::delete_tag(tx, &key, tag)?,
-                    Reference::Digest(digest) => repos::delete_manifest(tx, now, &key, digest)?,
-                };
-                if deleted {
-                    audit::append(tx, now, &event)?;
-                }
-                Ok(Ok(deleted))
-            })
-            .await?;
-        self.0.faults.pass("registry.manifest-delete.after-record");
-        match deleted {
-            Ok(true) => {
-                // It is gone for everybody; what is left of it goes on also when the client stops waiting.
-                let (registry, repo) = (self.clone(), repo.clone());
-                let rest = tokio::spawn(async move { registry.finish_removals(Some(&repo)).await });
-                Ok(rest.await.unwrap_or(Err(StateError::Closed))?)
-            }
-            Ok(false) => Err(unknown(&repo, reference)),
-            Err(tag) => Err(RegistryError::TagImmutable { tag }),
-        }
-    }
 }
 
 /// Why a manifest is not taken, as its transaction found out.
@@ -317,12 +263,12 @@ pub(super) async fn parse(
 }
 
 /// A reference that is asked for: what is no digest is refused as such, what is no tag is simply not there.
-fn parse_asked(repo: &RepoName, reference: &str) -> Result<Reference, RegistryError> {
+pub(super) fn parse_asked(repo: &RepoName, reference: &str) -> Result<Reference, RegistryError> {
     Reference::parse(reference).map_err(|error| {
         if reference.contains(':') { RegistryError::DigestInvalid(error) } else { unknown(repo, reference) }
     })
 }
 
-fn unknown(repo: &RepoName, reference: &str) -> RegistryError {
+pub(super) fn unknown(repo: &RepoName, reference: &str) -> RegistryError {
     RegistryError::ManifestUnknown { repo: repo.clone(), reference: reference.chars().take(200).collect() }
 }

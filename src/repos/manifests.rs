@@ -10,7 +10,7 @@ use super::referrers;
 use super::removal;
 use super::settings::settings;
 use super::tables::{KEEPS, MANIFESTS, ManifestRecord, PULLED};
-use super::tags::{immutable_tag_of, set_tag, target};
+use super::tags::{ImmutableTag, immutable_tag_of, set_tag, target};
 use super::wanted;
 use crate::blobs::{self, Owner, Stored};
 use crate::names::{Digest, Millis, Reference, RepoName, Tag};
@@ -73,10 +73,14 @@ pub fn put_manifest_named(
     removal::clear(tx, now, repo, name)?;
     let before = tx.get(&MANIFESTS, &key)?;
     // Bytes that do not tell their type are what they were last put as; but who puts them again must not change what
-    // an immutable tag is answered as.
+    // an immutable tag is answered as, nor what more tags are than can be looked through here.
     let media_type = match &before {
-        Some(held) if held.media_type != parsed.media_type && immutable_tag_of(tx, repo, name)?.is_some() => {
-            held.media_type.clone()
+        Some(held) if held.media_type != parsed.media_type => {
+            let settings = settings(tx, repo.root())?;
+            match immutable_tag_of(tx, repo, name, &settings, None)? {
+                ImmutableTag::None => parsed.media_type.clone(),
+                ImmutableTag::Is(_) | ImmutableTag::NotUpTo(_) => held.media_type.clone(),
+            }
         }
         _ => parsed.media_type.clone(),
     };

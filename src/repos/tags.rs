@@ -2,7 +2,7 @@
 
 use super::catalogue::{count, cursor, exists};
 use super::removal::has_unfinished;
-use super::settings::settings;
+use super::settings::{RepositorySettings, settings};
 use super::tables::{MANIFESTS, TAGS, TAGS_OF, TagRecord};
 use crate::names::{Digest, Millis, RepoName, Tag};
 use crate::state::{MAX_SCAN_ROWS, Read, Scan, StateError, Tx};
@@ -68,7 +68,19 @@ pub fn moved_immutable<'a>(
     Ok(None)
 }
 
-/// A tag of this manifest that may not move, so that neither may the manifest go.
+/// What one look at the tags of a manifest tells of whether one of them may not move.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ImmutableTag {
+    /// This one may not, so that neither may the manifest go.
+    Is(Tag),
+    /// All of them may.
+    None,
+    /// Those up to this one may, and there are more.
+    NotUpTo(Tag),
+}
+
+/// Looks through at most [`MAX_SCAN_ROWS`] tags of this manifest, those after `after`, for one that `settings`, which are
+/// those of the repository, let not move.
 ///
 /// # Errors
 /// [`StateError`] when the state cannot be read.
@@ -76,21 +88,26 @@ pub fn immutable_tag_of(
     view: &impl Read,
     repo: &RepoName,
     digest: &Digest,
-) -> Result<Option<Tag>, StateError> {
-    let settings = settings(view, repo.root())?;
+    settings: &RepositorySettings,
+    after: Option<&Tag>,
+) -> Result<ImmutableTag, StateError> {
     if settings.immutable_tags.is_empty() {
-        return Ok(None);
+        return Ok(ImmutableTag::None);
     }
     let mut scan = Scan::prefix(&(repo.clone(), digest.clone()));
-    loop {
-        let page = view.scan(&TAGS_OF, &scan, MAX_SCAN_ROWS)?;
-        let Some((last, ())) = page.last() else { return Ok(None) };
-        scan = scan.after(last);
-        if let Some(((_, _, tag), ())) = page.into_iter().find(|((_, _, tag), ())| settings.is_immutable(tag))
-        {
-            return Ok(Some(tag));
-        }
+    if let Some(after) = after {
+        scan = scan.after(&(repo.clone(), digest.clone(), after.clone()));
     }
+    let page = view.scan(&TAGS_OF, &scan, MAX_SCAN_ROWS)?;
+    let more = page.len() == MAX_SCAN_ROWS;
+    let mut last = None;
+    for ((_, _, tag), ()) in page {
+        if settings.is_immutable(&tag) {
+            return Ok(ImmutableTag::Is(tag));
+        }
+        last = Some(tag);
+    }
+    Ok(last.filter(|_| more).map_or(ImmutableTag::None, ImmutableTag::NotUpTo))
 }
 
 /// The tags of an image after `after` with their records, `limit` at most. Those of a manifest that has gone are left

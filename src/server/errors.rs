@@ -348,7 +348,7 @@ impl From<RegistryError> for ApiError {
             E::TooManyTags { .. } => StatusCode::URI_TOO_LONG,
             E::PreconditionFailed => StatusCode::PRECONDITION_FAILED,
             E::Unsupported { .. } => StatusCode::METHOD_NOT_ALLOWED,
-            E::TooManyUploads => StatusCode::TOO_MANY_REQUESTS,
+            E::TooManyUploads | E::Tagged => StatusCode::TOO_MANY_REQUESTS,
             E::Interrupted => StatusCode::CONFLICT,
             E::Blobs(error) => return Self::blobs(error),
             _ => StatusCode::BAD_REQUEST,
@@ -366,7 +366,7 @@ impl From<RegistryError> for ApiError {
                 .with_header(header::CONTENT_RANGE, &format!("bytes */{size}")),
             E::Unauthorized => own.challenged(),
             E::InsufficientScope => own.token_error("insufficient_scope"),
-            E::TooManyUploads => own.with_header(header::RETRY_AFTER, "2"),
+            E::TooManyUploads | E::Tagged => own.with_header(header::RETRY_AFTER, "2"),
             _ => own,
         }
     }

@@ -63,6 +63,27 @@ async fn an_immutable_tag_neither_moves_nor_goes() {
 }
 
 #[tokio::test]
+async fn a_manifest_of_very_many_tags_goes_unless_one_of_them_is_immutable() {
+    let world = World::new().await;
+    world.set(json!({"immutable_tags": ["*-final"]})).await;
+    let digest = world.push_image("local/app", "first", b"layer").await;
+    for page in 0..11 {
+        let tags: Vec<String> = (0..100).map(|n| format!("tag=b-{page:02}-{n:02}")).collect();
+        let path = format!("{digest}?{}", tags.join("&"));
+        world.put_manifest("local/app", &path, IMAGE, &image(b"layer")).await.is(201);
+    }
+    world.put_manifest("local/app", "z-final", IMAGE, &image(b"layer")).await.is(201);
+    let path = format!("/v2/local/app/manifests/{digest}");
+    assert_eq!(world.delete(&path).await.is(403).code(), "DENIED");
+    world.get("/v2/local/app/manifests/b-00-00").await.is(200);
+    world.set(json!({"immutable_tags": ["*-last"]})).await;
+    world.delete(&path).await.is(202);
+    for gone in ["first", "b-10-99", "z-final"] {
+        world.get(&format!("/v2/local/app/manifests/{gone}")).await.is(404);
+    }
+}
+
+#[tokio::test]
 async fn a_sparse_repository_takes_manifests_before_their_content() {
     let world = World::new().await;
     let index = json!({
