@@ -12,6 +12,7 @@ mod changes;
 mod client;
 mod connection;
 mod demo;
+mod doctor;
 mod exec;
 mod failure;
 mod grants;
@@ -63,6 +64,7 @@ fn dispatch(arguments: &Arguments) -> Result<ExitCode, Failure> {
         Command::Exec(options) => return exec::run(global, options),
         Command::Serve(options) => serve::run(global, options),
         Command::Demo(options) => demo::run(options),
+        Command::Doctor(options) => return doctor::run(global, options),
         Command::Version => version::run(global),
         Command::Rootfs(command) => rootfs::run(global, command),
         Command::Status => wait(status::run(global)),

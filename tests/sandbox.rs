@@ -9,6 +9,8 @@ mod denied;
 mod ending;
 #[path = "sandbox/executing.rs"]
 mod executing;
+#[path = "sandbox/hosts.rs"]
+mod hosts;
 #[path = "sandbox/launch.rs"]
 mod launch;
 #[path = "sandbox/leftovers.rs"]

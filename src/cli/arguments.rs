@@ -66,6 +66,8 @@ pub(super) enum Command {
     Demo(Demo),
     /// Show what the daemon is and stands on
     Status,
+    /// Make real jails on this machine and tell what holds them; needs no daemon
+    Doctor(Doctor),
     /// Submit the package in a folder
     Submit(Submit),
     /// Show a submission: its state, findings and links
@@ -149,6 +151,13 @@ pub(super) struct Serve {
     /// Check the configuration and exit
     #[arg(long)]
     pub(super) check: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Doctor {
+    /// Only as the user who asks; root else tries without root as well
+    #[arg(long)]
+    pub(super) only_this_user: bool,
 }
 
 #[derive(Debug, Args)]
