@@ -177,8 +177,12 @@ impl Worker<'_> {
             if answer.status == 201 {
                 break (asked, answer);
             }
-            for missing in missing(&answer)? {
-                self.bring_what_was_refused(at, &missing, &answer)?;
+            let missing = missing(&answer)?;
+            for digest in &missing {
+                self.check_that_it_was_missing(at, digest, &answer)?;
+            }
+            for digest in &missing {
+                self.bring(at, digest)?;
             }
         };
         ensure!(answer.header("docker-content-digest") == Some(digest), "{digest} was named otherwise");
@@ -208,23 +212,31 @@ impl Worker<'_> {
     }
 
     /// A manifest was refused since this is missing, which must be true.
-    fn bring_what_was_refused(&mut self, at: usize, missing: &str, answer: &Answer) -> anyhow::Result<()> {
+    fn check_that_it_was_missing(&mut self, at: usize, digest: &str, answer: &Answer) -> anyhow::Result<()> {
         let repository = &self.repositories[at];
         let (name, said) = (&repository.name, String::from_utf8_lossy(&answer.body));
         ensure!(!repository.rules.sparse, "{name} is sparse, and a manifest was refused: {said}");
         ensure!(
-            !repository.manifests.contains_key(missing)
-                && !repository.must_hold(missing, answer.answered, self.grace),
-            "{name} was said to hold {missing}, but a manifest that names it was refused: {said}"
+            !repository.manifests.contains_key(digest)
+                && !repository.must_hold(digest, answer.answered, self.grace),
+            "{name} was said to hold {digest}, but a manifest that names it was refused: {said}"
         );
         self.count("refused for what was missing");
-        if self.documents.contains_key(missing) {
-            return self.put_manifest(at, missing, None);
+        Ok(())
+    }
+
+    /// Brings what was missing, unless it came with something else that was: an index and what it lists in turn.
+    fn bring(&mut self, at: usize, digest: &str) -> anyhow::Result<()> {
+        if self.documents.contains_key(digest) {
+            if self.repositories[at].manifests.contains_key(digest) {
+                return Ok(());
+            }
+            return self.put_manifest(at, digest, None);
         }
         let content =
-            self.contents.get(missing).cloned().context("nobody named what is said to be missing")?;
-        self.repositories[at].blobs.remove(missing);
-        self.push_blob(at, missing, &content)
+            self.contents.get(digest).cloned().context("nobody named what is said to be missing")?;
+        self.repositories[at].blobs.remove(digest);
+        self.push_blob(at, digest, &content)
     }
 
     pub fn pull_image(&mut self, at: usize) -> anyhow::Result<bool> {
