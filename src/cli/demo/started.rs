@@ -1,6 +1,6 @@
 //! What a demo that is interrupted must take with it: its processes and its folder.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -49,7 +49,7 @@ impl Started {
             for process in processes.iter() {
                 end(*process);
             }
-            let _left = fs_err::remove_dir_all(&watching.folder);
+            remove(&watching.folder);
             std::process::exit(128 + number as i32);
         });
         // Nothing is started before the signals are watched; an error here means that they never will be.
@@ -83,6 +83,17 @@ impl Started {
 
 pub(super) fn pid(child: &Child) -> Pid {
     Pid::from_raw(i32::try_from(child.id()).expect("invariant: the kernel's process numbers are positive"))
+}
+
+/// Removes the folder. What a process of ours started in turn may write there for a moment longer.
+fn remove(folder: &Path) {
+    let began = Instant::now();
+    while let Err(error) = fs_err::remove_dir_all(folder) {
+        if error.kind() == std::io::ErrorKind::NotFound || began.elapsed() >= PATIENCE {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
 
 /// Waits for a process that was told to end, and kills it when it does not.
