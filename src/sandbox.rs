@@ -10,7 +10,7 @@
 //! - A limit that isn't enforced is said in the receipt, never assumed.
 //! - A failed set-up is never mistaken for the program's exit code: they come over different messages, and the
 //!   program has no descriptor of ours.
-//! - After a run nothing is left: no process, mount, control group, namespace, temporary file.
+//! - After a run nothing is left: no process, thread, mount, control group, namespace, temporary file.
 //!
 //! From the outside in: `engine` (the door's functions) → `run` (one run seen from the caller) → `helper` (between) →
 //! `init` (pid 1 inside, builds the `world`, watches) → `payload` (the last steps before the program).
@@ -26,6 +26,7 @@ mod guarded;
 mod helper;
 mod host;
 mod init;
+mod network;
 mod outcome;
 mod payload;
 mod policy;
@@ -45,6 +46,9 @@ pub use cancel::Cancel;
 pub use doctor::{Finding, Verdict};
 pub use engine::{Sandbox, Swept, exec, exec_with_helper};
 pub use error::SandboxError;
+pub use network::{
+    AllowedHost, Contact, HostPattern, Outside, Serve, Server, ServiceAddress, Upstream, Verdict,
+};
 pub use outcome::{
     End, ExecStatus, Limit, Outcome, OutputCap, SkipReason, SkippedEntry, TakenFile, TakenOutput,
 };

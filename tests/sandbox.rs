@@ -17,5 +17,7 @@ mod launch;
 mod leftovers;
 #[path = "sandbox/limits.rs"]
 mod limits;
+#[path = "sandbox/network.rs"]
+mod network;
 #[path = "sandbox/speed.rs"]
 mod speed;

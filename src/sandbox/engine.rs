@@ -15,6 +15,7 @@ use super::cgroup::{self, Cgroups, Move};
 use super::error::{Doing as _, SandboxError};
 use super::guarded::{Guarded, OWN_EXECUTABLE};
 use super::host;
+use super::network::{self, Outside};
 use super::outcome::{End, ExecStatus, Outcome};
 use super::policy::{Policy, Stdio};
 use super::receipt::Receipt;
@@ -162,7 +163,22 @@ impl Sandbox {
     /// When the policy is refused, the host can't, a step of the set-up fails, or the output can't be stored. What
     /// the program does is no error, see [`Outcome::end`].
     pub fn run(&self, policy: &Policy, stdin: StdinBytes, cancel: &Cancel) -> Result<Outcome, SandboxError> {
+        self.run_with(policy, stdin, cancel, &Outside::default())
+    }
+
+    /// [`Sandbox::run`] with what the policy's servers lead to. Blocks.
+    ///
+    /// # Errors
+    /// Those of [`Sandbox::run`].
+    pub fn run_with(
+        &self,
+        policy: &Policy,
+        stdin: StdinBytes,
+        cancel: &Cancel,
+        outside: &Outside,
+    ) -> Result<Outcome, SandboxError> {
         validate::check(policy)?;
+        network::check(policy, outside)?;
         let streams = match policy.stdio {
             Stdio::Captured => Streams::captured(stdin, &policy.limits)?,
             Stdio::Inherit => Streams::inherited()?,
@@ -177,6 +193,7 @@ impl Sandbox {
             group: self.shared.groups.create(&name, &policy.limits),
             ids: host::outside_ids(policy.identity, turn),
             cancel,
+            outside,
             signals: None,
         };
         run::run(policy, streams, &around)
@@ -259,6 +276,8 @@ pub fn exec(policy: &Policy) -> Result<ExecStatus, SandboxError> {
 pub fn exec_with_helper(policy: &Policy, helper: &Path) -> Result<ExecStatus, SandboxError> {
     host::check_kernel(&host::kernel())?;
     validate::check(policy)?;
+    let outside = Outside::default();
+    network::check(policy, &outside)?;
     let mut mask = SigSet::empty();
     for signal in FORWARDED {
         mask.add(signal);
@@ -274,6 +293,7 @@ pub fn exec_with_helper(policy: &Policy, helper: &Path) -> Result<ExecStatus, Sa
         group: Cgroups::detect(Move::Never).create(&name, &policy.limits),
         ids: host::outside_ids(policy.identity, u64::from(std::process::id())),
         cancel: &Cancel::new()?,
+        outside: &outside,
         signals: Some(&signals),
     };
     let mut policy = policy.clone();

@@ -21,7 +21,6 @@ use super::cgroup;
 use super::error::{Fault, Step};
 use super::guarded::{self, OWN_EXECUTABLE};
 use super::init;
-use super::policy::Network;
 use super::receipt::OwnExecutable;
 use super::sys::{self, Cloned};
 use super::wire::{self, FromHelper, FromInit, GO, Launch};
@@ -140,7 +139,7 @@ fn clone(launch: &Launch, cgroup: Option<&OwnedFd>) -> Result<(Cloned, bool), Fa
         | libc::CLONE_NEWPID
         | libc::CLONE_NEWIPC
         | libc::CLONE_NEWUTS;
-    if launch.policy.network == Network::None {
+    if launch.policy.has_own_network() {
         flags |= libc::CLONE_NEWNET;
     }
     let flags = u64::from(flags.cast_unsigned());

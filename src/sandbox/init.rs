@@ -16,7 +16,9 @@ use rustix::thread::{CapabilitiesSecureBits, CapabilitySet, CapabilitySets, Gid,
 
 use super::error::{Fault, Step};
 use super::helper::{FD_LAUNCH, FD_STATUS, FD_SYNC, read_launch};
+use super::network;
 use super::payload;
+use super::policy::Network;
 use super::receipt::OwnExecutable;
 use super::sys;
 use super::watchdog::Watchdog;
@@ -56,6 +58,7 @@ fn start(status: &OwnedFd, launch: &OwnedFd, own_executable: OwnExecutable) -> R
     // Host paths are opened as the caller, whose directories they are; everything else is made as the id inside.
     let host = Host::open(&launch.policy)?;
     take_identity(&launch)?;
+    listen(status, &launch)?;
     let world = World::build(&launch, host)?;
     rustix::system::sethostname(launch.policy.hostname.as_bytes()).step("set the host name")?;
     let session_keyring = sys::join_new_session_keyring().is_ok();
@@ -88,6 +91,14 @@ fn start(status: &OwnedFd, launch: &OwnedFd, own_executable: OwnExecutable) -> R
     wire::send_message(status, &FromInit::Started(started), &outputs).step("tell the start")?;
     drop(world);
     Ok(Running { watchdog, signals, program })
+}
+
+/// Makes the listeners of the run and passes them out; no copy stays here.
+fn listen(status: &OwnedFd, launch: &Launch) -> Result<(), Fault> {
+    let Network::Socket { servers } = &launch.policy.network else { return Ok(()) };
+    let listeners = network::listen(servers, launch.watch.memory)?;
+    let fds: Vec<BorrowedFd<'_>> = listeners.iter().map(AsFd::as_fd).collect();
+    wire::send_message(status, &FromInit::Listening, &fds).step("pass the listeners out")
 }
 
 /// What the program's process wrote before it could execute; nothing means that it did.

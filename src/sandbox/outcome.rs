@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::network::Contact;
 use super::receipt::Receipt;
 use super::ring::Captured;
 
@@ -20,6 +21,8 @@ pub struct Outcome {
     pub outputs: Vec<TakenOutput>,
     /// What really held it.
     pub receipt: Receipt,
+    /// Whom it asked its proxies for, at most 100; the receipt has a note where there were more.
+    pub network: Vec<Contact>,
     /// Milliseconds from launch to the end of its last process.
     pub wall_ms: u64,
 }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::network::{AllowedHost, Serve, Server};
 use super::receipt::Enforcement;
 
 const MIB: u64 = 1024 * 1024;
@@ -119,12 +120,17 @@ pub struct Identity {
 }
 
 /// What a jail reaches over the network.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "mode")]
 #[non_exhaustive]
 pub enum Network {
     /// Nothing: a network namespace of its own in which not even loopback is up.
     None,
+    /// A network namespace of its own with loopback alone; what is reached there is served from outside.
+    Socket {
+        /// What listens on 127.0.0.1, at most 8.
+        servers: Vec<Server>,
+    },
     /// The host's network, unconfined.
     Host,
 }
@@ -328,11 +334,45 @@ impl Policy {
         self
     }
 
+    /// Adds a proxy on 127.0.0.1:`port` that leads to these hosts; any other network is replaced.
+    #[must_use]
+    pub fn proxy(self, port: u16, allow: Vec<AllowedHost>) -> Self {
+        self.server(Server { port, serve: Serve::Proxy { allow } })
+    }
+
+    /// Adds a service of the caller on 127.0.0.1:`port`; any other network is replaced. Where it leads to is given
+    /// with the run, see [`Outside`](super::Outside).
+    #[must_use]
+    pub fn service(self, port: u16, name: impl Into<String>) -> Self {
+        self.server(Server { port, serve: Serve::Service { name: name.into() } })
+    }
+
+    fn server(mut self, server: Server) -> Self {
+        match &mut self.network {
+            Network::Socket { servers } => servers.push(server),
+            other => *other = Network::Socket { servers: vec![server] },
+        }
+        self
+    }
+
     /// Replaces the list of system calls.
     #[must_use]
     pub fn profile(mut self, profile: SeccompProfile) -> Self {
         self.profile = profile;
         self
+    }
+
+    /// The servers on loopback, none unless the network is [`Network::Socket`].
+    pub(crate) fn servers(&self) -> &[Server] {
+        match &self.network {
+            Network::Socket { servers } => servers,
+            Network::None | Network::Host => &[],
+        }
+    }
+
+    /// Whether the run has a network namespace of its own.
+    pub(crate) fn has_own_network(&self) -> bool {
+        self.network != Network::Host
     }
 
     /// Whether calls that change a file's owner answer 0 without acting.

@@ -128,7 +128,7 @@ const NOT_COUNTED: &str = "memory was sampled: a burst between two samples, scra
 and records that the kernel keeps (locks, mappings, file tables) are not counted";
 
 /// The notes of a run.
-pub(crate) fn notes(limits: &EnforcedLimits, init_lost: bool) -> Vec<String> {
+pub(crate) fn notes(limits: &EnforcedLimits, init_lost: bool, contacts_left_out: u64) -> Vec<String> {
     let mut notes = Vec::new();
     if limits.memory.enforced_by == Enforcement::Watchdog {
         notes.push(NOT_COUNTED.to_owned());
@@ -137,6 +137,9 @@ pub(crate) fn notes(limits: &EnforcedLimits, init_lost: bool) -> Vec<String> {
         notes.push(
             "the jail's init ended after the program had begun, and everything inside with it".to_owned(),
         );
+    }
+    if contacts_left_out > 0 {
+        notes.push(format!("{contacts_left_out} attempts to reach further hosts are not listed"));
     }
     notes
 }

@@ -19,8 +19,9 @@ use super::error::{Doing as _, Fault, SandboxError};
 use super::guarded::Guarded;
 use super::helper::Order;
 use super::host::{self, OutsideIds};
+use super::network::{Outside, Servers};
 use super::outcome::{End, Limit, Outcome, TakenOutput};
-use super::policy::{Network, Policy};
+use super::policy::Policy;
 use super::receipt::{self, Enforced, EnforcedLimits, Enforcement, Features, Receipt};
 use super::streams::{ProgramEnds, Streams};
 use super::watchdog::PINNED;
@@ -40,6 +41,8 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) group: Group,
     pub(crate) ids: OutsideIds,
     pub(crate) cancel: &'a Cancel,
+    /// What the servers of the run lead to.
+    pub(crate) outside: &'a Outside,
     /// Signals to pass on to the program.
     pub(crate) signals: Option<&'a SignalFd>,
 }
@@ -62,6 +65,7 @@ pub(crate) fn run(
         pidfd: None,
         started: None,
         outputs: Vec::new(),
+        servers: None,
         said: None,
         killed: None,
         fault: None,
@@ -76,7 +80,7 @@ pub(crate) fn run(
     attended.control = None;
     helper.wait().doing("wait for the helper")?;
     attending?;
-    attended.last_words();
+    attended.last_words(around.outside);
     attended.conclude(around, limits, begun)
 }
 
@@ -95,6 +99,7 @@ struct Attended<'a> {
     pidfd: Option<OwnedFd>,
     started: Option<Started>,
     outputs: Vec<OwnedFd>,
+    servers: Option<Servers>,
     /// What the init said at the end.
     said: Option<(End, Sampled)>,
     /// Why we ended it.
@@ -225,7 +230,7 @@ impl Attended<'_> {
     fn handle(&mut self, source: Source, around: &Surroundings<'_>) -> Result<bool, SandboxError> {
         match source {
             Source::Control => return self.hear_helper(around),
-            Source::Status => self.hear_init(),
+            Source::Status => self.hear_init(around.outside)?,
             Source::Gone => return Ok(true),
             Source::Stdin => self.streams.write(),
             Source::Output(index) => self.streams.read(index),
@@ -264,11 +269,14 @@ impl Attended<'_> {
         }
     }
 
-    fn hear_init(&mut self) {
-        let Some(status) = &self.status else { return };
+    fn hear_init(&mut self, outside: &Outside) -> Result<(), SandboxError> {
+        let Some(status) = &self.status else { return Ok(()) };
         match wire::receive_message::<FromInit>(status) {
             Ok(Some((FromInit::Failed(fault), _))) => {
                 self.fault.get_or_insert(fault);
+            }
+            Ok(Some((FromInit::Listening, listeners))) => {
+                self.servers = Some(Servers::start(listeners, self.policy.servers(), outside)?);
             }
             Ok(Some((FromInit::Started(started), outputs))) => {
                 self.started = Some(started);
@@ -287,6 +295,7 @@ impl Attended<'_> {
             }
             Ok(None) | Err(_) => self.status = None,
         }
+        Ok(())
     }
 
     /// Ends the run for this reason.
@@ -320,9 +329,10 @@ impl Attended<'_> {
     }
 
     /// Reads what was said before the end and is still on the way.
-    fn last_words(&mut self) {
+    fn last_words(&mut self, outside: &Outside) {
         while self.status.is_some() {
-            self.hear_init();
+            // What can't be served any more isn't missed.
+            let _late = self.hear_init(outside);
         }
         for index in 0..self.streams.output.len() {
             if !self.streams.over_cap() {
@@ -361,11 +371,12 @@ impl Attended<'_> {
     }
 
     fn conclude(
-        self,
+        mut self,
         around: &Surroundings<'_>,
         limits: EnforcedLimits,
         begun: Instant,
     ) -> Result<Outcome, SandboxError> {
+        let (network, left_out) = self.servers.take().map(Servers::finish).unwrap_or_default();
         let mut end = self.judge(&around.group)?;
         let wall_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
         let mut outputs: Vec<TakenOutput> = Vec::new();
@@ -381,13 +392,14 @@ impl Attended<'_> {
             notes: receipt::notes(
                 &limits,
                 self.started.is_some() && self.said.is_none() && self.killed.is_none(),
+                left_out,
             ),
             limits,
             kernel: host::kernel(),
             root_mode: around.ids.as_root,
             features: Features {
                 user_namespace: true,
-                network_namespace: self.policy.network == Network::None,
+                network_namespace: self.policy.has_own_network(),
                 seccomp: true,
                 landlock_abi: None,
                 session_keyring: self.started.is_some_and(|started| started.session_keyring),
@@ -399,7 +411,7 @@ impl Attended<'_> {
             host_uid: around.ids.uid,
         };
         let [stdout, stderr] = self.streams.finish();
-        Ok(Outcome { end, stdout, stderr, outputs, receipt, wall_ms })
+        Ok(Outcome { end, stdout, stderr, outputs, receipt, network, wall_ms })
     }
 }
 

@@ -15,7 +15,6 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use self::read::{Descriptors, Reader, Status};
 use super::error::{Fault, Step as _};
 use super::outcome::Limit;
-use super::policy::Network;
 use super::sys;
 use super::wire::{Launch, Sampled, Watch};
 
@@ -63,7 +62,7 @@ impl Watchdog {
             processes: limits.processes,
             cpu_ticks: u64::try_from(ticks).unwrap_or(u64::MAX),
             socket_bytes: socket_bytes()?,
-            own_network: launch.policy.network == Network::None,
+            own_network: launch.policy.has_own_network(),
             seen: Sampled::default(),
             pinned_since: None,
             pause: SHORTEST_PAUSE,

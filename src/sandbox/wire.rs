@@ -67,6 +67,8 @@ pub(crate) const GO: &[u8] = b"go";
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum FromInit {
     Failed(Fault),
+    /// The listeners of the network are attached, in the order of the policy's servers.
+    Listening,
     /// The program was executed; the output directories are attached in the policy's order.
     Started(Started),
     /// The main process ended.

@@ -1,8 +1,10 @@
 /* What runs inside the jails of the tests: one act a mode, its answer on stdout. Linked statically. */
 #define _GNU_SOURCE
+#include <arpa/inet.h>
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <netinet/in.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
@@ -167,6 +169,29 @@ static void hostile_output(const char *dir) {
     }
 }
 
+/* A connection over TCP, or -1. */
+static int dial(const char *address, int port) {
+    struct sockaddr_in four = {.sin_family = AF_INET, .sin_port = htons(port)};
+    struct sockaddr_in6 six = {.sin6_family = AF_INET6, .sin6_port = htons(port)};
+    int is_four = inet_pton(AF_INET, address, &four.sin_addr) == 1;
+    if (!is_four && inet_pton(AF_INET6, address, &six.sin6_addr) != 1) exit(9);
+    int fd = socket(is_four ? AF_INET : AF_INET6, SOCK_STREAM, 0);
+    if (fd < 0) return -1;
+    void *where = is_four ? (void *)&four : (void *)&six;
+    return connect(fd, where, is_four ? sizeof four : sizeof six) == 0 ? fd : -1;
+}
+
+/* Sends a text to a port of loopback and prints what comes back until the other side closes. */
+static int ask(int port, const char *text) {
+    int fd = dial("127.0.0.1", port);
+    if (fd < 0) { printf("errno %d\n", errno); return 1; }
+    signal(SIGPIPE, SIG_IGN);
+    if (write(fd, text, strlen(text)) < 0) { printf("errno %d\n", errno); return 1; }
+    fflush(stdout);
+    cat(fd);
+    return 0;
+}
+
 int main(int argc, char **argv) {
     const char *mode = argc > 1 ? argv[1] : "true";
     setvbuf(stdout, 0, _IOLBF, 0);
@@ -214,6 +239,16 @@ int main(int argc, char **argv) {
         while ((n = write(fd, block, sizeof block)) > 0) total += n;
         printf("%ld errno %d\n", total, errno);
         return 0;
+    }
+    if (is(mode, "dial")) return answer(dial(argv[2], atoi(argv[3])));
+    if (is(mode, "ask")) return ask(atoi(argv[2]), argv[3]);
+    if (is(mode, "hold")) {
+        for (int i = atoi(argv[3]); i > 0; i--) {
+            int fd = dial("127.0.0.1", atoi(argv[2]));
+            if (fd < 0 || write(fd, argv[4], strlen(argv[4])) < 0) return 1;
+        }
+        printf("holding\n");
+        for (;;) pause();
     }
     if (is(mode, "syscall")) {
         long a[7] = {0};
