@@ -63,10 +63,11 @@ def canonical(name):
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def wheel(name, version, files):
+def wheel(name, version, files, requires=()):
     """File name, bytes and metadata of a pure wheel; the same bytes each time."""
     base = f"{name.replace('-', '_')}-{version}"
     metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\nSummary: Stand-in for tests\n"
+    metadata += "".join(f"Requires-Dist: {other}\n" for other in requires)
     content = dict(files)
     content[f"{base}.dist-info/METADATA"] = metadata
     content[f"{base}.dist-info/WHEEL"] = "Wheel-Version: 1.0\nGenerator: pantry\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
@@ -85,7 +86,11 @@ def wheel(name, version, files):
 KNOWN = {
     "inflection": wheel("inflection", "0.5.1", {"inflection/__init__.py": INFLECTION}),
     "wcwidth": wheel("wcwidth", "0.2.13", {"wcwidth/__init__.py": WCWIDTH}),
+    # For the tests of what a resolution reaches: the second one's file is said to lie on a host that is none.
+    "pantry-strays": wheel("pantry-strays", "1.0.0", {"pantry_strays.py": ""}, ["pantry-astray"]),
+    "pantry-astray": wheel("pantry-astray", "1.0.0", {"pantry_astray.py": ""}),
 }
+ELSEWHERE = {"pantry-astray": "http://elsewhere.invalid"}
 
 
 def find(project):
@@ -107,7 +112,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             if found:
                 name, data, metadata = found
                 digest, meta = hashlib.sha256(data).hexdigest(), hashlib.sha256(metadata).hexdigest()
-                link = f"/files/{canonical(page.group(1))}/{name}#sha256={digest}"
+                host = ELSEWHERE.get(canonical(page.group(1)), "")
+                link = f"{host}/files/{canonical(page.group(1))}/{name}#sha256={digest}"
                 body = f'<!DOCTYPE html><a href="{link}" data-core-metadata="sha256={meta}">{name}</a>\n'
                 return self.answer(200, "text/html", body.encode())
         elif file:

@@ -118,6 +118,18 @@ fn view(answer: &Value) -> String {
     if let Some(test) = answer["test"]["summary"].as_str() {
         rows.push(vec!["test".to_owned(), safe(test)]);
     }
+    for contact in answer["network"].as_array().into_iter().flatten() {
+        if text(contact, "verdict") != "reached" {
+            let (host, port) = (text(contact, "host"), text(contact, "port"));
+            let said = format!(
+                "{} {host}:{port} during {}: {}",
+                text(contact, "verdict"),
+                text(contact, "during"),
+                text(contact, "why")
+            );
+            rows.push(vec!["network".to_owned(), said]);
+        }
+    }
     let mut out = table(&["FIELD", "VALUE"], &rows);
     if answer["verdict"].is_object() {
         out.push('\n');

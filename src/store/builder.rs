@@ -15,7 +15,7 @@ use crate::state::{State, StateError};
 
 use super::codes::ReasonCode;
 use super::finding::{Finding, tail};
-use super::index;
+use super::reach::{ContactRow, Reach};
 use super::record;
 use super::resolver::{fresh_directory, remove};
 use super::wheels::{Resolved, Target, Wheel};
@@ -113,6 +113,7 @@ impl Builder<'_> {
         wheels: Vec<Wheel>,
         work: &Path,
         cancel: &Cancel,
+        heard: &mut Vec<ContactRow>,
     ) -> Result<Fetched, BuildError> {
         let mut fetched = Fetched::default();
         let mut missing = Vec::new();
@@ -126,7 +127,7 @@ impl Builder<'_> {
         if missing.is_empty() {
             return Ok(fetched);
         }
-        let output = self.download(&missing, work, cancel)?;
+        let output = self.download(&missing, work, cancel, heard)?;
         for wheel in missing {
             let mut file = fs_err::File::open(output.join(&wheel.sha256))?;
             let stored = self.blobs.put_reader_blocking(&mut file, WHEELS_CAP)?;
@@ -152,7 +153,13 @@ impl Builder<'_> {
         Ok(fetched)
     }
 
-    fn download(&self, missing: &[Wheel], work: &Path, cancel: &Cancel) -> Result<PathBuf, BuildError> {
+    fn download(
+        &self,
+        missing: &[Wheel],
+        work: &Path,
+        cancel: &Cancel,
+        heard: &mut Vec<ContactRow>,
+    ) -> Result<PathBuf, BuildError> {
         let (input, output) = (work.join("fetch-input"), work.join("fetch-output"));
         fresh_directory(&input)?;
         remove(&output)?;
@@ -163,11 +170,13 @@ impl Builder<'_> {
         fs_err::write(input.join("wanted.json"), serde_json::to_vec(&wanted)?)?;
         let argv = ["/usr/bin/python3", "-I", "-", "/input/wanted.json", "/output"];
         let policy = Policy::new(self.tools_root.clone(), argv.into_iter().map(str::to_owned).collect());
-        let mut policy = index::connect(policy, &input, self.index_url, &|name| std::env::var(name).ok())?;
+        let mut reach = Reach::new(self.index_url, &|name| std::env::var(name).ok())?;
+        reach.lead_to_addresses(missing.iter().map(|wheel| wheel.url.as_str()));
+        let mut policy = reach.connect(policy, &input)?;
         policy = policy.input(&input, "/input").profile(SeccompProfile::Build);
         policy.limits = Limits { wall_ms: WALL_MS, ..Limits::build() };
         policy.outputs = vec![output_into(&output, WHEELS_CAP, 4_096)];
-        let outcome = self.sandbox.run(&policy, StdinBytes::Bytes(FETCH.as_bytes().to_vec()), cancel)?;
+        let outcome = reach.run(self.sandbox, &policy, FETCH, cancel, ("download", heard))?;
         match outcome.end {
             End::Exited(0) => Ok(output),
             End::Cancelled => Err(BuildError::Cancelled),

@@ -1,10 +1,8 @@
-//! How the resolver and the downloads reach the Python index: what the configuration, this machine's environment and
-//! its pip configuration say. No index is named here; with none given the resolver uses its own default.
+//! Which Python index the resolver and the downloads use: what the configuration, this machine's environment and its
+//! pip configuration say. No index is named here; with none given the resolver uses its own default.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-
-use crate::sandbox::{Network, Policy};
+use std::path::PathBuf;
 
 /// Variables that are handed on as they are.
 const PASSED_ON: &[&str] = &[
@@ -15,14 +13,6 @@ const PASSED_ON: &[&str] = &[
     "UV_INDEX_STRATEGY",
     "UV_INSECURE_HOST",
     "UV_HTTP_TIMEOUT",
-    "HTTP_PROXY",
-    "HTTPS_PROXY",
-    "ALL_PROXY",
-    "NO_PROXY",
-    "http_proxy",
-    "https_proxy",
-    "all_proxy",
-    "no_proxy",
 ];
 /// What pip calls a setting, its variable, and what the resolver calls it.
 const SETTINGS: &[(&str, &str, &str)] = &[
@@ -37,9 +27,6 @@ const CERTIFICATES: &[&str] = &[
     "/etc/ssl/ca-bundle.pem",
     "/etc/ssl/cert.pem",
 ];
-/// Files of the host that name resolution reads.
-const RESOLVER_FILES: &[&str] = &["/etc/resolv.conf", "/etc/hosts", "/etc/nsswitch.conf"];
-const CERTIFICATES_INSIDE: &str = "/input/certificates.pem";
 const CONFIGURATION_CAP: u64 = 64 * 1024;
 
 /// The environment of the programs that talk to the index.
@@ -50,7 +37,7 @@ pub(crate) fn environment(
     let variable = |name: &str| variable(name).filter(|value| !value.is_empty() && value.len() < 8192);
     let mut environment: BTreeMap<String, String> =
         PASSED_ON.iter().filter_map(|name| Some(((*name).to_owned(), variable(name)?))).collect();
-    let named = ["UV_DEFAULT_INDEX", "UV_INDEX_URL"].iter().any(|name| environment.contains_key(*name));
+    let named = names_default(&environment);
     if let Some(url) = configured {
         for name in ["UV_INDEX", "UV_INDEX_URL", "UV_EXTRA_INDEX_URL"] {
             environment.remove(name);
@@ -140,39 +127,31 @@ fn pip_file(text: &str) -> Vec<(String, String)> {
     found
 }
 
+/// The addresses of the indexes that an environment names, the default one first.
+pub(crate) fn addresses(environment: &BTreeMap<String, String>) -> Vec<String> {
+    ["UV_DEFAULT_INDEX", "UV_INDEX_URL", "UV_INDEX", "UV_EXTRA_INDEX_URL"]
+        .iter()
+        .filter_map(|name| environment.get(*name))
+        .flat_map(|value| value.split_ascii_whitespace())
+        // An index may have a name in front: `name=address`.
+        .filter_map(|entry| entry.find("http").map(|at| &entry[at..]))
+        .filter(|address| address.starts_with("http://") || address.starts_with("https://"))
+        .map(str::to_owned)
+        .collect()
+}
+
+/// Whether an environment says which index is the default one.
+pub(crate) fn names_default(environment: &BTreeMap<String, String>) -> bool {
+    ["UV_DEFAULT_INDEX", "UV_INDEX_URL"].iter().any(|name| environment.contains_key(*name))
+}
+
 /// The file of certificates that this machine trusts.
-fn certificates(variable: &dyn Fn(&str) -> Option<String>) -> Option<PathBuf> {
+pub(crate) fn certificates(variable: &dyn Fn(&str) -> Option<String>) -> Option<PathBuf> {
     variable("SSL_CERT_FILE")
         .into_iter()
         .map(PathBuf::from)
         .chain(CERTIFICATES.iter().map(PathBuf::from))
         .find(|path| path.is_file())
-}
-
-/// Gives a policy the host's network, its name resolution and its certificates. `input` is the directory that the
-/// policy mounts at `/input`; the certificates are copied into it.
-///
-/// *Errors*: when the certificates can't be copied.
-pub(crate) fn connect(
-    mut policy: Policy,
-    input: &Path,
-    configured: Option<&str>,
-    variable: &dyn Fn(&str) -> Option<String>,
-) -> std::io::Result<Policy> {
-    policy = policy.network(Network::Host);
-    for file in RESOLVER_FILES {
-        if Path::new(file).is_file() {
-            policy = policy.input(fs_err::canonicalize(file)?, file);
-        }
-    }
-    for (name, value) in environment(configured, variable) {
-        policy = policy.env(name, value);
-    }
-    if let Some(file) = certificates(variable) {
-        fs_err::write(input.join("certificates.pem"), fs_err::read(file)?)?;
-        policy = policy.env("SSL_CERT_FILE", CERTIFICATES_INSIDE);
-    }
-    Ok(policy)
 }
 
 #[cfg(test)]
@@ -212,7 +191,7 @@ mod tests {
         let found = environment(None, &env_of(&[("PIP_CONFIG_FILE", file), ("HTTPS_PROXY", "http://proxy")]));
         assert_eq!(found["UV_DEFAULT_INDEX"], "http://conf.invalid/simple");
         assert_eq!(found["UV_EXTRA_INDEX_URL"], "http://a http://b");
-        assert_eq!(found["HTTPS_PROXY"], "http://proxy");
+        assert_eq!(found.get("HTTPS_PROXY"), None, "inside there is our own proxy alone");
         let found = environment(None, &env_of(&[("PIP_CONFIG_FILE", file), ("PIP_INDEX_URL", "http://env")]));
         assert_eq!(found["UV_DEFAULT_INDEX"], "http://env");
         let found = environment(None, &env_of(&[("PIP_CONFIG_FILE", file), ("UV_INDEX_URL", "http://uv")]));

@@ -13,6 +13,8 @@ use crate::state::{
     Raw, Read, StateError, Table, Tx, Value as StateValue, decode_record, encode_record, record,
 };
 
+use super::reach::ContactRow;
+
 /// All submissions. Rows of schema 17 are of this table too.
 pub(crate) const SUBMISSIONS: Table<SubmissionId, SubmissionRecord> = Table::new("submissions");
 /// The same rows as bytes: one that can't be read must not hide the others.
@@ -127,6 +129,8 @@ pub(crate) struct SubmissionRecord {
     pub(crate) attempts: Vec<AttemptRow>,
     pub(crate) accepted: Option<AcceptedRow>,
     pub(crate) result: Option<BlobRow>,
+    /// Whom its resolution and its download asked for.
+    pub(crate) network: Vec<ContactRow>,
     /// What the checks said, before any test.
     pub(crate) checks: Option<VerdictRow>,
     /// What was said in the end.
@@ -334,6 +338,12 @@ impl SubmissionRecord {
             texts.extend(self.callback_nonce.clone().into_iter().chain(kept));
         }
         texts.iter().filter_map(|text| Nonce::parse(text).ok()).collect()
+    }
+
+    /// Keeps whom a step asked for, in place of what an earlier try of it did.
+    pub(crate) fn note_contacts(&mut self, heard: &[ContactRow]) {
+        self.network.retain(|old| heard.iter().all(|new| new.during != old.during));
+        self.network.extend_from_slice(heard);
     }
 
     /// Writes a new attempt of the embedded runner before its dispatch.

@@ -1,14 +1,14 @@
-//! The lockfile: what the manifest's requirements come to, by uv in the jail with the host's network.
+//! The lockfile: what the manifest's requirements come to, by uv in the jail, which reaches the index alone.
 //!
 //! Only wheels are looked at: building a source package would run foreign code.
 
 use std::path::{Path, PathBuf};
 
-use crate::sandbox::{Cancel, End, Limits, Policy, Sandbox, SandboxError, SeccompProfile, StdinBytes};
+use crate::sandbox::{Cancel, End, Limits, Policy, Sandbox, SandboxError, SeccompProfile};
 
 use super::codes::ReasonCode;
 use super::finding::{Finding, tail};
-use super::index;
+use super::reach::{self, ContactRow, Reach, ReachError};
 use super::wheels::Resolved;
 
 const SCRIPT: &str = include_str!("jailed/resolve.py");
@@ -46,15 +46,29 @@ pub(crate) enum ResolveError {
     List(#[from] serde_json::Error),
     #[error("the resolver was stopped")]
     Cancelled,
+    #[error(transparent)]
+    Reach(ReachError),
+}
+
+impl From<ReachError> for ResolveError {
+    fn from(error: ReachError) -> Self {
+        match error {
+            ReachError::Cancelled => Self::Cancelled,
+            ReachError::Sandbox(error) => Self::Sandbox(error),
+            other => Self::Reach(other),
+        }
+    }
 }
 
 impl Resolver<'_> {
-    /// Resolves the requirements in `work`, which it may use as it likes. Blocking.
+    /// Resolves the requirements in `work`, which it may use as it likes; whom it asked for is added to `heard`.
+    /// Blocking.
     pub(crate) fn resolve(
         &self,
         packages: &[String],
         work: &Path,
         cancel: &Cancel,
+        heard: &mut Vec<ContactRow>,
     ) -> Result<Resolution, ResolveError> {
         if packages.is_empty() {
             let resolved = Resolved { glibc: String::new(), packages: Vec::new() };
@@ -74,14 +88,20 @@ impl Resolver<'_> {
             &LOCKFILE_CAP.to_string(),
         ];
         let policy = Policy::new(self.tools_root.clone(), argv.into_iter().map(str::to_owned).collect());
-        let mut policy = index::connect(policy, &input, self.index_url, &|name| std::env::var(name).ok())?;
+        let mut reach = Reach::new(self.index_url, &|name| std::env::var(name).ok())?;
+        reach.explore(self.sandbox, &self.tools_root, packages, work, cancel)?;
+        let mut policy = reach.connect(policy, &input)?;
         policy = policy.input(&input, "/input").output("/output", &output).profile(SeccompProfile::Build);
         policy = policy.env("UV_CACHE_DIR", "/tmp/cache");
         policy.limits = Limits { wall_ms: WALL_MS, ..Limits::build() };
         for scratch in &mut policy.tmpfs {
             scratch.size_bytes = 512 << 20;
         }
-        let outcome = self.sandbox.run(&policy, StdinBytes::Bytes(SCRIPT.as_bytes().to_vec()), cancel)?;
+        let outcome = reach.run(self.sandbox, &policy, SCRIPT, cancel, ("resolve", heard))?;
+        let refused = |message: String| match reach::told(heard) {
+            Some(told) => refused(format!("{told}. {message}")),
+            None => refused(message),
+        };
         let lockfile = || read_capped(&output.join("lockfile.txt"), 64 << 20);
         match outcome.end {
             End::Exited(0) => {

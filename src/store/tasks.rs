@@ -25,6 +25,7 @@ use super::codes::ReasonCode;
 use super::finding::Finding;
 use super::foreign::{Decision, REFUSED_CODE, REFUSED_HINT};
 use super::manifest::Manifest;
+use super::reach::{self, ContactRow};
 use super::record::{self, SUBMISSIONS, SubmissionRecord, SubmissionState, TroubleRow};
 use super::refusal::StoreRefusal;
 use super::service::Inner;
@@ -331,6 +332,23 @@ impl Job<'_> {
     }
 
     /// Ends the submission with these findings.
+    /// Keeps whom a step asked for, and says in the log what it was refused.
+    async fn note_contacts(&self, heard: Vec<ContactRow>) -> Result<(), TaskFailure> {
+        if heard.is_empty() {
+            return Ok(());
+        }
+        if let Some(told) = reach::told(&heard) {
+            self.ctx.log(&told).await;
+        }
+        let (id, now) = (self.id.clone(), self.inner.now());
+        self.inner
+            .parts
+            .state
+            .write(move |tx| record::update(tx, &id, now, |row| row.note_contacts(&heard)))
+            .await?;
+        Ok(())
+    }
+
     async fn reject(&self, findings: Vec<Finding>) -> Result<Step, TaskFailure> {
         for finding in findings.iter().filter(|finding| finding.is_error()).take(20) {
             let message = finding.message.as_deref().unwrap_or_default();

@@ -6,9 +6,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::callback::ResultBody;
 use crate::names::{Digest, PackId, SubmissionId};
+use crate::sandbox::Verdict;
 use crate::state::{Read as _, Scan, Value as _};
 
 use super::finding::{VerdictView, printable};
+use super::reach::ContactRow;
 use super::record::{SUBMISSION_BYTES, SUBMISSIONS, SubmissionRecord, SubmissionState, VerdictRow};
 use super::refusal::StoreRefusal;
 use super::service::Store;
@@ -53,10 +55,56 @@ pub struct SubmissionView {
     /// The accepted result; its texts are the package's own words.
     #[serde(default)]
     pub test: Option<serde_json::Value>,
+    /// Whom its resolution and its download asked for; in lists empty. What was refused is a reason to look twice.
+    #[serde(default)]
+    pub network: Vec<ContactView>,
     /// Where more is to be had.
     pub links: BTreeMap<String, String>,
     /// The change that works on it.
     pub change: String,
+}
+
+/// A host that a step of a submission asked for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct ContactView {
+    /// `resolve` or `download`.
+    pub during: String,
+    /// The name or address.
+    pub host: String,
+    /// The port.
+    pub port: u16,
+    /// `reached`, `refused` or `failed`.
+    pub verdict: String,
+    /// Why it was refused or failed.
+    #[serde(default)]
+    pub why: String,
+    /// How often.
+    pub times: u64,
+    /// Bytes sent there.
+    pub sent_bytes: u64,
+    /// Bytes that came from there.
+    pub received_bytes: u64,
+}
+
+impl From<&ContactRow> for ContactView {
+    fn from(row: &ContactRow) -> Self {
+        let contact = &row.contact;
+        let verdict = match contact.verdict {
+            Verdict::Reached => "reached",
+            Verdict::Refused => "refused",
+            Verdict::Failed => "failed",
+        };
+        Self {
+            during: row.during.clone(),
+            host: printable(&contact.host, 253),
+            port: contact.port,
+            verdict: verdict.to_owned(),
+            why: printable(&contact.why, 300),
+            times: contact.times,
+            sent_bytes: contact.sent_bytes,
+            received_bytes: contact.received_bytes,
+        }
+    }
 }
 
 impl Store {
@@ -76,6 +124,7 @@ impl Store {
             let bytes = blobs.read_small(&lockfile.digest, 1 << 20).await?;
             view.lockfile = Some(String::from_utf8_lossy(&bytes).into_owned());
         }
+        view.network = row.network.iter().map(ContactView::from).collect();
         let (checks, verdict) = said(&row);
         if let Some(checks) = checks {
             view.checks = self.read_json(&checks.whole.digest).await?.or(view.checks);
@@ -191,6 +240,7 @@ fn view_of(id: &SubmissionId, row: &SubmissionRecord) -> SubmissionView {
         checks: checks.map(in_short),
         verdict: verdict.map(in_short),
         test: None,
+        network: Vec::new(),
         links,
         change,
     }

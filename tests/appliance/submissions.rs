@@ -3,7 +3,7 @@
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use serde_json::{Value, json};
 
-use super::support::{Server, checkout, edit, example, http, show};
+use super::support::{Server, checkout, edit, example, http, index_url, show};
 
 const KEY: &str = "kkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkk";
 
@@ -42,6 +42,15 @@ fn the_greeter_goes_from_submission_to_publication() {
         serde_json::from_str(manifest["annotations"]["dev.pantry.pack.v1"].as_str().unwrap()).unwrap();
     assert_eq!(pack["artifacts"].as_array().unwrap().len(), 2, "{pack}");
     assert!(submission["test"]["summary"].as_str().unwrap().starts_with("PASS"), "{submission:#}");
+    // Both steps reached the index, by its own proxy alone, and nothing else.
+    let contacts = submission["network"].as_array().unwrap();
+    let during: Vec<&str> = contacts.iter().map(|contact| contact["during"].as_str().unwrap()).collect();
+    assert_eq!(during, ["resolve", "download"], "{submission:#}");
+    let index = index_url();
+    for contact in contacts {
+        assert_eq!((&contact["host"], &contact["verdict"]), (&json!("127.0.0.1"), &json!("reached")));
+        assert!(index.contains(&format!(":{}/", contact["port"])), "{contact} and {index}");
+    }
     // The base layer of the pack is the runtime layer of the base image, byte for byte.
     let base = server.get("/v2/pantry/base/manifests/latest").1;
     assert_eq!(manifest["layers"][0]["digest"], base["layers"][0]["digest"]);
@@ -114,6 +123,32 @@ fn a_package_that_needs_debian_packages_is_refused() {
         json!(["apt_packages_not_supported"]),
         "{submission:#}"
     );
+}
+
+#[test]
+fn a_package_that_strays_is_refused_and_the_submission_says_so() {
+    let server = Server::start();
+    let package = example("greeter");
+    let wanted = "  - {name: inflection, version: \">=0.5,<0.6\"}";
+    edit(package.path(), "pantry_package.yaml", wanted, "  - pantry-strays==1.0.0");
+    let submission = server.submit(package.path());
+    assert_eq!(submission["state"], "rejected", "{submission:#}");
+    assert_eq!(
+        submission["verdict"]["reason_codes"],
+        json!(["lockfile_resolution_failed"]),
+        "{submission:#}"
+    );
+    let message = submission["verdict"]["message"].as_str().unwrap();
+    assert!(message.contains("elsewhere.invalid:80"), "{message}");
+    let contacts = submission["network"].as_array().unwrap();
+    let strayed = contacts.iter().find(|contact| contact["host"] == "elsewhere.invalid").unwrap();
+    assert_eq!(
+        (&strayed["verdict"], &strayed["during"], &strayed["port"]),
+        (&json!("refused"), &json!("resolve"), &json!(80))
+    );
+    let id = submission["id"].as_str().unwrap();
+    let shown = show(&server.pantry(&["submission", id]));
+    assert!(shown.contains("refused elsewhere.invalid:80 during resolve"), "{shown}");
 }
 
 #[test]

@@ -71,8 +71,8 @@ impl Job<'_> {
         let (state, submission) = (parts.state.clone(), self.id.clone());
         let (tools_root, index_url) = (parts.tools_root.clone(), parts.config.store.index_url.clone());
         let work = self.ctx.work_dir()?;
-        let built = self
-            .blocking(move |cancel| -> Result<(Fetched, PathBuf), BuildError> {
+        let (built, heard) = self
+            .blocking(move |cancel| {
                 let builder = Builder {
                     sandbox: &sandbox,
                     blobs: &blobs,
@@ -81,11 +81,17 @@ impl Job<'_> {
                     submission: &submission,
                     index_url: index_url.as_deref(),
                 };
-                let fetched = builder.fetch(builder::choose(&resolved, &base)?, &work, cancel)?;
-                let directory = builder.install(&fetched, &lockfile, &work, cancel)?;
-                Ok((fetched, directory))
+                let mut heard = Vec::new();
+                let mut build = || -> Result<(Fetched, PathBuf), BuildError> {
+                    let chosen = builder::choose(&resolved, &base)?;
+                    let fetched = builder.fetch(chosen, &work, cancel, &mut heard)?;
+                    let directory = builder.install(&fetched, &lockfile, &work, cancel)?;
+                    Ok((fetched, directory))
+                };
+                (build(), heard)
             })
             .await?;
+        self.note_contacts(heard).await?;
         match built {
             Ok((fetched, directory)) => {
                 let (all, new) = (fetched.wheels.len(), fetched.downloaded);

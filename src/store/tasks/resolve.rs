@@ -17,7 +17,7 @@ impl Job<'_> {
             (parts.sandbox.clone(), parts.tools_root.clone(), self.ctx.work_dir()?);
         let (python_version, index_url) =
             (parts.base.python_version.clone(), parts.config.store.index_url.clone());
-        let resolved = self
+        let (resolved, heard) = self
             .blocking(move |cancel| {
                 let resolver = Resolver {
                     sandbox: &sandbox,
@@ -25,9 +25,11 @@ impl Job<'_> {
                     python_version: &python_version,
                     index_url: index_url.as_deref(),
                 };
-                resolver.resolve(&packages, &work, cancel)
+                let mut heard = Vec::new();
+                (resolver.resolve(&packages, &work, cancel, &mut heard), heard)
             })
             .await?;
+        self.note_contacts(heard).await?;
         let resolution = match resolved {
             Ok(resolution) => resolution,
             Err(ResolveError::Refused(finding)) => return self.reject(vec![*finding]).await,
