@@ -5,6 +5,11 @@
 //! families and modes are compared as the 32 bits that the kernel itself looks at (CVE-2019-10063).
 
 mod calls;
+#[cfg(all(test, target_arch = "x86_64"))]
+#[allow(clippy::unwrap_used)]
+mod golden;
+#[cfg(all(test, target_arch = "x86_64"))]
+mod interpreter;
 mod program;
 
 use super::policy::SeccompProfile;

@@ -131,7 +131,9 @@ fn leaf(rule: &Rule, out: &mut Vec<Insn>) {
         let mut misses = Vec::new();
         for check in checks {
             out.push(plain(LOAD_WORD, OFFSET_ARGUMENTS + 8 * u32::from(check.argument)));
-            out.push(plain(AND, check.mask));
+            if check.mask != u32::MAX {
+                out.push(plain(AND, check.mask));
+            }
             out.push(branch(JUMP_EQUAL, check.equals, 1, 0));
             misses.push(out.len());
             out.push(plain(JUMP, 0));
@@ -147,34 +149,4 @@ fn leaf(rule: &Rule, out: &mut Vec<Insn>) {
 /// The operand of the jump at `from` that lands on `to`.
 fn distance(from: usize, to: usize) -> u32 {
     u32::try_from(to - from - 1).expect("invariant: a filter has fewer than 4,096 instructions")
-}
-
-/// A small interpreter of these programs: what the kernel would answer.
-#[cfg(test)]
-pub(crate) fn interpret(program: &[Insn], architecture: u32, number: u32, arguments: [u64; 6]) -> u32 {
-    let mut accumulator = 0;
-    let mut at = 0;
-    loop {
-        let insn = program[at];
-        at += 1;
-        match insn.code {
-            LOAD_WORD => {
-                accumulator = match insn.k {
-                    OFFSET_NUMBER => number,
-                    OFFSET_ARCHITECTURE => architecture,
-                    offset => {
-                        let index = (offset - OFFSET_ARGUMENTS) as usize;
-                        assert_eq!(index % 8, 0, "only low words are loaded");
-                        u32::try_from(arguments[index / 8] & 0xffff_ffff).unwrap_or(0)
-                    }
-                }
-            }
-            AND => accumulator &= insn.k,
-            JUMP => at += insn.k as usize,
-            JUMP_EQUAL => at += usize::from(if accumulator == insn.k { insn.jt } else { insn.jf }),
-            JUMP_GREATER_EQUAL => at += usize::from(if accumulator >= insn.k { insn.jt } else { insn.jf }),
-            RETURN => return insn.k,
-            other => panic!("instruction {other:#x} is not one of ours"),
-        }
-    }
 }
