@@ -82,7 +82,7 @@ impl Taker<'_> {
 
     fn directory(&mut self, from: &OwnedFd, into: &OwnedFd, prefix: &str, depth: u32) -> Result<(), Stop> {
         let mut names = Vec::new();
-        for entry in Dir::read_from(from)? {
+        for entry in read_kept_from_us(from)? {
             let name = entry?.file_name().to_owned();
             if !matches!(name.as_bytes(), b"." | b"..") {
                 self.entries += 1;
@@ -161,6 +161,17 @@ fn open_kept_from_us(parent: &OwnedFd, name: &str, flags: OFlags, mode: u32) -> 
             rustix::fs::openat(parent, name, flags, Mode::empty()).ok()
         }
         other => other.ok(),
+    }
+}
+
+/// Reads a directory that its owner may have made readable and not searchable: that too we can undo.
+fn read_kept_from_us(directory: &OwnedFd) -> Result<Dir, Errno> {
+    match Dir::read_from(directory) {
+        Err(Errno::ACCESS) => {
+            rustix::fs::fchmod(directory, Mode::from_raw_mode(0o700))?;
+            Dir::read_from(directory)
+        }
+        other => other,
     }
 }
 
