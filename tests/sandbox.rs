@@ -2,9 +2,8 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs)]
 
 #[path = "sandbox/bench.rs"]
+#[allow(dead_code)]
 mod bench;
-#[path = "sandbox/denied.rs"]
-mod denied;
 #[path = "sandbox/ending.rs"]
 mod ending;
 #[path = "sandbox/executing.rs"]

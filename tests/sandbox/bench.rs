@@ -12,7 +12,7 @@ use fs_err as fs;
 use pantry::sandbox::{Cancel, Outcome, Policy, Sandbox, SandboxError, StdinBytes};
 
 /// The id under which cases run once more when the caller is root.
-const PLAIN_ID: u32 = 61_234;
+pub const PLAIN_ID: u32 = 61_234;
 /// Tells the second process where the shared files are.
 const SHARED: &str = "PANTRY_TEST_SHARED";
 
@@ -84,13 +84,14 @@ fn remove_at_exit(dir: &Path) {
         .unwrap();
 }
 
-fn open_up(dir: &Path) {
+pub fn open_up(dir: &Path) {
     fs::set_permissions(dir, std::fs::Permissions::from_mode(0o755)).unwrap();
 }
 
 fn build_probe(to: &Path) {
-    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/sandbox/probe.c");
-    let built = Command::new("cc").args(["-static", "-O1", "-o"]).arg(to).arg(source).output().unwrap();
+    let sources = ["sandbox/probe.c", "escape/probe.c"]
+        .map(|name| Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(name));
+    let built = Command::new("cc").args(["-static", "-O1", "-o"]).arg(to).args(sources).output().unwrap();
     assert!(built.status.success(), "cc -static failed: {}", String::from_utf8_lossy(&built.stderr));
 }
 
@@ -203,6 +204,16 @@ impl Bench {
     /// The same act outside: the positive control.
     pub fn outside(&self, arguments: &[&str]) -> Output {
         Command::new(self.root.join(&self.probe[1..])).args(arguments).output().unwrap()
+    }
+
+    /// The same as an ordinary id, which may read what the test has.
+    pub fn outside_plain(&self, arguments: &[&str]) -> Output {
+        open_up(self.dir.path());
+        let mut command = Command::new(self.root.join(&self.probe[1..]));
+        if is_root() {
+            command.uid(PLAIN_ID).gid(PLAIN_ID);
+        }
+        command.args(arguments).output().unwrap()
     }
 
     /// A directory that the program of a run with this outside id may write.

@@ -16,14 +16,6 @@ case! {
 }
 
 case! {
-    fn a_daemon_does_not_outlive_the_run(bench: &Bench) {
-        let outcome = bench.run(&bench.policy(&["daemon"]));
-        assert!(outcome.end.success());
-        assert_eq!(outcome.stdout.text(), "left one behind\n");
-    }
-}
-
-case! {
     fn a_cancelled_run_ends_at_once(bench: &Bench) {
         let cancel = Cancel::new().unwrap();
         let other = cancel.clone();
@@ -89,24 +81,6 @@ case! {
 }
 
 case! {
-    fn two_runs_do_not_see_each_other(bench: &Bench) {
-        let cancel = Cancel::new().unwrap();
-        let long = bench.policy(&["sleep"]);
-        std::thread::scope(|scope| {
-            let first = scope.spawn(|| bench.sandbox.run(&long, StdinBytes::Empty, &cancel).unwrap());
-            for _ in 0..5 {
-                let pids = bench.says(&["ls", "/proc"]).lines().filter(|name| name.parse::<u32>().is_ok()).count();
-                assert_eq!(pids, 2);
-                assert_eq!(bench.says(&["write", "/tmp/mine"]), "ok");
-                assert!(!bench.says(&["ls", "/tmp"]).contains("mine"));
-            }
-            cancel.cancel();
-            assert_eq!(first.join().unwrap().end, End::Cancelled);
-        });
-    }
-}
-
-case! {
     fn many_runs_at_once_all_end_well(bench: &Bench) {
         std::thread::scope(|scope| {
             let runs: Vec<_> = (0..8)
@@ -119,16 +93,6 @@ case! {
                 assert_eq!(run.join().unwrap(), End::Exited(i32::try_from(n).unwrap()));
             }
         });
-    }
-}
-
-case! {
-    fn the_thread_that_started_a_run_may_end(bench: &Bench) {
-        // A parent-death signal would fire here: it follows the thread, not the process.
-        let outcome = std::thread::scope(|scope| {
-            scope.spawn(|| bench.run(&bench.policy(&["exit", "5"]))).join().unwrap()
-        });
-        assert_eq!(outcome.end, End::Exited(5));
     }
 }
 

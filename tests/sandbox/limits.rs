@@ -1,35 +1,10 @@
 //! Every limit, reached on purpose.
 
-use std::time::{Duration, Instant};
-
 use pantry::sandbox::{End, Enforcement, Limit, Tmpfs};
 
 use crate::bench::case;
 
 const MIB: u64 = 1024 * 1024;
-
-case! {
-    fn memory(bench: &Bench) {
-        let modes = ["eat", "eatshared", "eatinchildren", "eatheadless", "eattables", "eatsockets", "eatpipes"];
-        for mode in modes {
-            let begun = Instant::now();
-            let mut policy = bench.policy(&[mode]);
-            policy.limits.memory_bytes = 64 * MIB;
-            let outcome = bench.run(&policy);
-            let watched = outcome.receipt.limits.memory.enforced_by == Enforcement::Watchdog;
-            if mode == "eatshared" && watched {
-                assert_eq!(outcome.end, End::Exited(3), "memory of that kind is not to be had");
-                continue;
-            }
-            println!("{mode}: {} ms, {:?}", outcome.wall_ms, outcome.receipt.peak_memory_bytes);
-            assert_eq!(outcome.end, End::LimitHit(Limit::Memory), "{mode}: {:?}", outcome.receipt);
-            assert_eq!(outcome.receipt.notes.is_empty(), !watched, "what sampling can't see is said");
-            assert!(begun.elapsed() < Duration::from_secs(10), "{mode}");
-            assert!(outcome.receipt.peak_memory_bytes.unwrap() > 32 * MIB);
-        }
-        assert!(bench.run(&bench.policy(&["true"])).end.success(), "the next run is well");
-    }
-}
 
 case! {
     fn pages_shared_by_forks_count_once(bench: &Bench) {
@@ -70,17 +45,6 @@ case! {
 }
 
 case! {
-    fn a_fork_bomb_is_ended(bench: &Bench) {
-        let begun = Instant::now();
-        let mut policy = bench.policy(&["forkbomb"]);
-        policy.limits.processes = 32;
-        let outcome = bench.run(&policy);
-        assert_eq!(outcome.end, End::LimitHit(Limit::Processes), "{:?}", outcome.receipt);
-        assert!(begun.elapsed() < Duration::from_secs(15), "before the wall clock");
-    }
-}
-
-case! {
     fn processes_are_counted_exactly(bench: &Bench) {
         let mut policy = bench.policy(&["forks", "100"]);
         policy.limits.processes = 10;
@@ -115,17 +79,6 @@ case! {
         // A controller slows it down until the wall clock ends it; the watchdog ends it when its budget is spent.
         let expected = if by == Enforcement::Watchdog { End::LimitHit(Limit::Cpu) } else { End::TimedOut };
         assert_eq!(outcome.end, expected, "{by}");
-    }
-}
-
-case! {
-    fn endless_output(bench: &Bench) {
-        let begun = Instant::now();
-        let outcome = bench.run(&bench.policy(&["flood"]));
-        assert_eq!(outcome.end, End::LimitHit(Limit::Output));
-        assert_eq!(outcome.stdout.bytes.len() as u64, MIB);
-        assert!(outcome.stdout.dropped > 10 * MIB && outcome.stdout.text().contains("bytes dropped"));
-        assert!(begun.elapsed() < Duration::from_secs(10));
     }
 }
 
