@@ -22,3 +22,5 @@ mod processes;
 mod sweep;
 #[path = "escape/terminal.rs"]
 mod terminal;
+#[path = "escape/threats.rs"]
+mod threats;
