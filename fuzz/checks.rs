@@ -1,8 +1,13 @@
-//! What must hold of every parser of the registry for any input at all. The fuzz targets and the test `parsers` share
-//! these functions, so that none of them can rot.
+//! What must hold of every parser of the registry, and of all that meets hostile bytes around the jail, for any input
+//! at all. The fuzz targets and the test `parsers` share these functions, so that none of them can rot.
 //!
 //! A check panics when something does not hold. Where a grammar is small, a second reading of it stands here, written
 //! in another way than the parser.
+
+#[path = "jail.rs"]
+mod jail;
+
+pub use jail::{archives, outputs, policies};
 
 use pantry::access::{AskedScope, sign_and_read};
 use pantry::names::{Digest, Reference, RepoName, Tag};
@@ -24,6 +29,9 @@ pub const ALL: &[(&str, Check)] = &[
     ("authorizations", authorizations),
     ("conditions", conditions),
     ("globs", globs),
+    ("policies", policies),
+    ("outputs", outputs),
+    ("archives", archives),
 ];
 
 /// Names, tags, digests and references: taken exactly when the grammar has them, and given back as they came.

@@ -43,6 +43,7 @@ mod wire;
 mod world;
 
 pub use cancel::Cancel;
+pub use collect::take_output;
 pub use doctor::{Finding, Verdict};
 pub use engine::{Sandbox, Swept, exec, exec_with_helper};
 pub use error::SandboxError;

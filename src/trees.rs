@@ -33,7 +33,7 @@ mod stamp;
 mod store;
 mod walk;
 
-pub use confined::extract_entry;
+pub use confined::{extract_entry, extract_unconfined};
 pub use error::{RefusalCode, TreeError};
 pub use extract::SourceCaps;
 pub use store::{LayerRef, Trees, Unpacked, chain_ids};

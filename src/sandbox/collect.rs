@@ -21,6 +21,17 @@ const MOST_SKIPPED: usize = 100;
 /// Every level holds two descriptors.
 const DEEPEST: u32 = 64;
 
+/// Copies a directory of the host that nobody writes to any more, as what a run has left is copied.
+///
+/// # Errors
+/// `SandboxError::Output` where the copy can't be written, or its target exists already.
+pub fn take_output(from: &std::path::Path, spec: &OutputDir) -> Result<TakenOutput, SandboxError> {
+    let failed = |errno: Errno| SandboxError::Output { into: spec.into.clone(), source: errno.into() };
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let from = rustix::fs::openat(CWD, from, flags, Mode::empty()).map_err(failed)?;
+    take(&from, spec)
+}
+
 /// Copies the directory behind `from` to the host.
 pub(crate) fn take(from: &OwnedFd, spec: &OutputDir) -> Result<TakenOutput, SandboxError> {
     let failed = |source: std::io::Error| SandboxError::Output { into: spec.into.clone(), source };

@@ -11,6 +11,16 @@ const MOST_LAYERS: usize = 32;
 /// Most bytes of arguments and environment together; the kernel has a limit of its own behind it.
 const MOST_TEXT: usize = 1024 * 1024;
 
+impl Policy {
+    /// Looks at what is asked for, as a run does before anything is started.
+    ///
+    /// # Errors
+    /// `SandboxError::Refused`, with what and why.
+    pub fn check(&self) -> Result<(), SandboxError> {
+        check(self)
+    }
+}
+
 /// Refuses what can't or may not be done.
 pub(crate) fn check(policy: &Policy) -> Result<(), SandboxError> {
     program(policy)?;

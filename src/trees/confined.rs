@@ -9,7 +9,7 @@ use crate::names::{Digest, Sha256Stream};
 use crate::sandbox::{Cancel, DataMount, End, Input, Limits, Policy, Sandbox, SeccompProfile, StdinBytes};
 
 use super::error::{Refusal, RefusalCode, TreeError};
-use super::extract::{ArchiveKind, Extracted, Order, extract};
+use super::extract::{ArchiveKind, Extracted, Order, SourceCaps, extract};
 
 /// The argument by which this program knows that it is the extractor.
 const VERB: &str = "__extract";
@@ -182,6 +182,17 @@ fn limits(order: &Order) -> Limits {
     limits.output_bytes = MIB / 4;
     limits.output_total_bytes = MIB;
     limits
+}
+
+/// Unpacks a source in this very process, without the jail that is there for it: only for tests of what the extractor
+/// makes of hostile bytes. Gives the number of entries.
+///
+/// # Errors
+/// `TreeError::Refused` for what is no good archive; an input or output error where `into` can't be opened.
+pub fn extract_unconfined(archive: impl Read, into: &Path, caps: &SourceCaps) -> Result<u64, TreeError> {
+    let directory = super::walk::open_directory(into)?;
+    let extracted = extract(archive, directory, &Order::source(caps)).map_err(refused)?;
+    Ok(extracted.figures.entries)
 }
 
 /// Is the extractor, when this program was started as such inside its jail: unpacks standard input, reports on
