@@ -88,7 +88,7 @@ pub(crate) fn compile(rules: &Rules) -> Vec<Insn> {
         branch(JUMP_GREATER_EQUAL, FOREIGN_NUMBERS, 0, 1),
         kill,
     ];
-    tree(&segments(rules), &mut out);
+    out.extend(tree(&segments(rules)));
     out
 }
 
@@ -110,43 +110,43 @@ fn segments(rules: &Rules) -> Vec<(u32, Rule)> {
     out
 }
 
-fn tree(segments: &[(u32, Rule)], out: &mut Vec<Insn>) {
+/// Jumps are relative, so that a part can be made by itself and put behind the branch that leads into it.
+fn tree(segments: &[(u32, Rule)]) -> Vec<Insn> {
     let [_, .., _] = segments else {
-        if let Some((_, rule)) = segments.first() {
-            leaf(rule, out);
-        }
-        return;
+        return segments.first().map(|(_, rule)| leaf(rule)).unwrap_or_default();
     };
     let (left, right) = segments.split_at(segments.len() / 2);
-    out.push(branch(JUMP_GREATER_EQUAL, right[0].0, 0, 1));
-    let over = out.len();
-    out.push(plain(JUMP, 0));
-    tree(left, out);
-    out[over].k = distance(over, out.len());
-    tree(right, out);
+    let start = right[0].0;
+    let (left, right) = (tree(left), tree(right));
+    let mut out = Vec::with_capacity(left.len() + right.len() + 2);
+    if let Ok(over) = u8::try_from(left.len()) {
+        out.push(branch(JUMP_GREATER_EQUAL, start, over, 0));
+    } else {
+        let over = u32::try_from(left.len()).expect("invariant: a filter has fewer than 4,096 instructions");
+        out.push(branch(JUMP_GREATER_EQUAL, start, 0, 1));
+        out.push(plain(JUMP, over));
+    }
+    out.extend(left);
+    out.extend(right);
+    out
 }
 
-fn leaf(rule: &Rule, out: &mut Vec<Insn>) {
+fn leaf(rule: &Rule) -> Vec<Insn> {
+    let mut out = Vec::new();
     for (checks, action) in &rule.clauses {
-        let mut misses = Vec::new();
-        for check in checks {
-            out.push(plain(LOAD_WORD, OFFSET_ARGUMENTS + 8 * u32::from(check.argument)));
+        // From the last check to the first: each that fails jumps over all that follows in the clause.
+        let mut clause = vec![plain(RETURN, action.value())];
+        for check in checks.iter().rev() {
+            let miss = u8::try_from(clause.len()).expect("invariant: a clause has at most six checks");
+            let mut one = vec![plain(LOAD_WORD, OFFSET_ARGUMENTS + 8 * u32::from(check.argument))];
             if check.mask != u32::MAX {
-                out.push(plain(AND, check.mask));
+                one.push(plain(AND, check.mask));
             }
-            out.push(branch(JUMP_EQUAL, check.equals, 1, 0));
-            misses.push(out.len());
-            out.push(plain(JUMP, 0));
+            one.push(branch(JUMP_EQUAL, check.equals, 0, miss));
+            clause.splice(0..0, one);
         }
-        out.push(plain(RETURN, action.value()));
-        for miss in misses {
-            out[miss].k = distance(miss, out.len());
-        }
+        out.extend(clause);
     }
     out.push(plain(RETURN, rule.otherwise.value()));
-}
-
-/// The operand of the jump at `from` that lands on `to`.
-fn distance(from: usize, to: usize) -> u32 {
-    u32::try_from(to - from - 1).expect("invariant: a filter has fewer than 4,096 instructions")
+    out
 }
