@@ -1,6 +1,7 @@
 //! What meets hostile bytes around the jail: the policy decoder, the copier of outputs, the extractor of archives.
 //!
 //! Inputs of the last two are scripts, by which a tree or an archive is made that a random string would never be.
+#![allow(clippy::unnecessary_debug_formatting)] // Names are hostile: escaped, they can be told apart.
 
 use std::fs::{self, File};
 use std::io::Write as _;
@@ -105,7 +106,7 @@ fn make_tree(top: &Path, script: &mut Script<'_>) {
         let path = here.join(std::ffi::OsStr::from_bytes(&name));
         // What can't be made, for a name that is there or too long, is left out.
         let _made = match kind % 8 {
-            0 => fs::create_dir(&path).map(|()| here = path.clone()),
+            0 => fs::create_dir(&path).map(|()| here.clone_from(&path)),
             1 => File::create_new(&path).and_then(|mut file| file.write_all(script.bytes(255))),
             2 => symlink(std::ffi::OsStr::from_bytes(&[&b"../"[..], script.bytes(64)].concat()), &path),
             3 => UnixListener::bind(&path).map(drop),

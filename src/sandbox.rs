@@ -48,7 +48,7 @@ pub use doctor::{Finding, Verdict};
 pub use engine::{Sandbox, Swept, exec, exec_with_helper};
 pub use error::SandboxError;
 pub use network::{
-    AllowedHost, Contact, HostPattern, Outside, Serve, Server, ServiceAddress, Upstream, Verdict,
+    AllowedHost, Contact, ContactVerdict, HostPattern, Outside, Serve, Server, ServiceAddress, Upstream,
 };
 pub use outcome::{
     End, ExecStatus, Limit, Outcome, OutputCap, SkipReason, SkippedEntry, TakenFile, TakenOutput,

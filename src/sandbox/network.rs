@@ -29,7 +29,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-pub use self::contact::{Contact, Verdict};
+pub use self::contact::{Contact, ContactVerdict};
 pub use self::host::HostPattern;
 pub(crate) use self::inside::listen;
 pub(crate) use self::serve::Servers;

@@ -11,8 +11,8 @@ use std::sync::{Mutex, PoisonError};
 use serde::{Deserialize, Serialize};
 
 use crate::sandbox::{
-    AllowedHost, Cancel, Contact, End, HostPattern, Limits, Outcome, Outside, Policy, Sandbox, SandboxError,
-    SeccompProfile, StdinBytes, Upstream, Verdict,
+    AllowedHost, Cancel, Contact, ContactVerdict, End, HostPattern, Limits, Outcome, Outside, Policy,
+    Sandbox, SandboxError, SeccompProfile, StdinBytes, Upstream,
 };
 
 use super::index;
@@ -233,7 +233,7 @@ impl Reach {
 pub(crate) fn told(heard: &[ContactRow]) -> Option<String> {
     let refused: Vec<String> = heard
         .iter()
-        .filter(|row| row.contact.verdict == Verdict::Refused)
+        .filter(|row| row.contact.verdict == ContactVerdict::Refused)
         .map(|row| format!("{}:{} ({})", row.contact.host, row.contact.port, row.contact.why))
         .take(5)
         .collect();
@@ -357,11 +357,11 @@ mod tests {
                 received_bytes: 0,
             },
         };
-        assert_eq!(told(&[row(Verdict::Reached), row(Verdict::Failed)]), None);
-        let said = told(&[row(Verdict::Refused)]).unwrap();
+        assert_eq!(told(&[row(ContactVerdict::Reached), row(ContactVerdict::Failed)]), None);
+        let said = told(&[row(ContactVerdict::Refused)]).unwrap();
         assert!(said.contains("x.example:443 (no)"), "{said}");
-        let json = serde_json::to_value(row(Verdict::Refused)).unwrap();
+        let json = serde_json::to_value(row(ContactVerdict::Refused)).unwrap();
         assert_eq!((&json["during"], &json["host"]), (&"resolve".into(), &"x.example".into()));
-        assert_eq!(serde_json::from_value::<ContactRow>(json).unwrap(), row(Verdict::Refused));
+        assert_eq!(serde_json::from_value::<ContactRow>(json).unwrap(), row(ContactVerdict::Refused));
     }
 }

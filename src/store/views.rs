@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::callback::ResultBody;
 use crate::names::{Digest, PackId, SubmissionId};
-use crate::sandbox::Verdict;
+use crate::sandbox::ContactVerdict;
 use crate::state::{Read as _, Scan, Value as _};
 
 use super::finding::{VerdictView, printable};
@@ -90,9 +90,9 @@ impl From<&ContactRow> for ContactView {
     fn from(row: &ContactRow) -> Self {
         let contact = &row.contact;
         let verdict = match contact.verdict {
-            Verdict::Reached => "reached",
-            Verdict::Refused => "refused",
-            Verdict::Failed => "failed",
+            ContactVerdict::Reached => "reached",
+            ContactVerdict::Refused => "refused",
+            ContactVerdict::Failed => "failed",
         };
         Self {
             during: row.during.clone(),

@@ -9,8 +9,8 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use pantry::sandbox::{
-    AllowedHost, Cancel, Contact, End, HostPattern, Network, Outcome, Outside, Policy, SandboxError,
-    ServiceAddress, StdinBytes, Upstream, Verdict,
+    AllowedHost, Cancel, Contact, ContactVerdict, End, HostPattern, Network, Outcome, Outside, Policy,
+    SandboxError, ServiceAddress, StdinBytes, Upstream,
 };
 
 use crate::bench::{Bench, case};
@@ -158,7 +158,7 @@ case! {
         assert!(said.starts_with("HTTP/1.1 200 ") && said.ends_with("hello"), "{said}");
         assert_eq!(origin.seen(), ["hello"]);
         let [contact] = contacts.as_slice() else { panic!("{contacts:?}") };
-        assert_eq!((contact.host.as_str(), contact.port, contact.verdict), ("127.0.0.1", port, Verdict::Reached));
+        assert_eq!((contact.host.as_str(), contact.port, contact.verdict), ("127.0.0.1", port, ContactVerdict::Reached));
         assert_eq!((contact.times, contact.sent_bytes > 0, contact.received_bytes > 0), (1, true, true));
 
         let plain = format!("GET http://127.0.0.1:{port}/a?b HTTP/1.1\r\nHost: evil.example\r\nX: y\r\n\r\n");
@@ -174,7 +174,7 @@ case! {
             assert!(said.starts_with("HTTP/1.1 403 ") && said.contains("is not among"), "{other}: {said}");
             let [contact] = contacts.as_slice() else { panic!("{contacts:?}") };
             assert_eq!(format!("{}:{}", contact.host, contact.port), other);
-            assert_eq!(contact.verdict, Verdict::Refused);
+            assert_eq!(contact.verdict, ContactVerdict::Refused);
             assert!(!contact.why.is_empty());
         }
         assert_eq!(origin.seen().len(), 2, "none of these was connected");
@@ -189,7 +189,7 @@ case! {
         let request = format!("CONNECT localhost:{port} HTTP/1.1\r\n\r\nx");
         let (said, contacts) = ask(bench, vec![allowed("localhost", port, false)], &request);
         assert!(said.starts_with("HTTP/1.1 403 ") && said.contains("loopback"), "{said}");
-        assert_eq!(contacts[0].verdict, Verdict::Refused);
+        assert_eq!(contacts[0].verdict, ContactVerdict::Refused);
         assert_eq!(origin.seen(), Vec::<String>::new());
         // The control: the operator's own host may be there.
         let (said, _) = ask(bench, vec![allowed("localhost", port, true)], &request);
@@ -197,7 +197,7 @@ case! {
         let (said, contacts) =
             ask(bench, vec![allowed("nowhere.invalid", 443, false)], "CONNECT nowhere.invalid:443 HTTP/1.1\r\n\r\n");
         assert!(said.starts_with("HTTP/1.1 502 "), "{said}");
-        assert_eq!(contacts[0].verdict, Verdict::Failed);
+        assert_eq!(contacts[0].verdict, ContactVerdict::Failed);
     }
 }
 

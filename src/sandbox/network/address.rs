@@ -31,7 +31,7 @@ const V4: &[(Ipv4Addr, u32, Class)] = &[
     (Ipv4Addr::new(100, 100, 100, 200), 32, METADATA),
     (Ipv4Addr::new(168, 63, 129, 16), 32, METADATA),
     (Ipv4Addr::new(192, 0, 0, 192), 32, METADATA),
-    (Ipv4Addr::new(0, 0, 0, 0), 8, Never("an unspecified address")),
+    (Ipv4Addr::UNSPECIFIED, 8, Never("an unspecified address")),
     (Ipv4Addr::new(10, 0, 0, 0), 8, Own("a private address")),
     (Ipv4Addr::new(100, 64, 0, 0), 10, Own("an address behind a carrier's translator")),
     (Ipv4Addr::new(127, 0, 0, 0), 8, Own("a loopback address")),
@@ -48,7 +48,7 @@ const V4: &[(Ipv4Addr, u32, Class)] = &[
     (Ipv4Addr::new(240, 0, 0, 0), 4, Never("a reserved address")),
 ];
 
-/// The first row that fits counts; what none fits and is not in 2000::/3 is nobody's.
+/// The first row that fits counts; what none fits and is not in `2000::/3` is nobody's.
 const V6: &[(Ipv6Addr, u32, Class)] = &[
     (Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254), 128, METADATA),
     (Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254), 128, METADATA),

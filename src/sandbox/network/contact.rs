@@ -18,7 +18,7 @@ pub struct Contact {
     /// The port.
     pub port: u16,
     /// What came of it.
-    pub verdict: Verdict,
+    pub verdict: ContactVerdict,
     /// Why it was refused or failed; empty when it was reached.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub why: String,
@@ -33,7 +33,7 @@ pub struct Contact {
 /// What came of asking for a host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Verdict {
+pub enum ContactVerdict {
     /// It was connected to.
     Reached,
     /// The policy forbids it.
@@ -48,13 +48,13 @@ pub(super) struct Contacts(Mutex<Kept>);
 
 #[derive(Debug, Default)]
 struct Kept {
-    by_host: BTreeMap<(Host, u16, Verdict), Contact>,
+    by_host: BTreeMap<(Host, u16, ContactVerdict), Contact>,
     left_out: u64,
 }
 
 impl Contacts {
     /// Counts an attempt.
-    pub(super) fn note(&self, host: &Host, port: u16, verdict: Verdict, why: &str) {
+    pub(super) fn note(&self, host: &Host, port: u16, verdict: ContactVerdict, why: &str) {
         self.change(host, port, verdict, |contact| {
             contact.times += 1;
             if contact.why.is_empty() {
@@ -65,13 +65,13 @@ impl Contacts {
 
     /// Counts the bytes of a connection that was noted as reached.
     pub(super) fn count(&self, host: &Host, port: u16, sent: u64, received: u64) {
-        self.change(host, port, Verdict::Reached, |contact| {
+        self.change(host, port, ContactVerdict::Reached, |contact| {
             contact.sent_bytes = contact.sent_bytes.saturating_add(sent);
             contact.received_bytes = contact.received_bytes.saturating_add(received);
         });
     }
 
-    fn change(&self, host: &Host, port: u16, verdict: Verdict, change: impl FnOnce(&mut Contact)) {
+    fn change(&self, host: &Host, port: u16, verdict: ContactVerdict, change: impl FnOnce(&mut Contact)) {
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let key = (host.clone(), port, verdict);
         let full = kept.by_host.len() >= MOST;
@@ -109,12 +109,12 @@ mod tests {
     fn contacts_are_counted_and_bounded() {
         let contacts = Contacts::default();
         let host = |text: &str| Host::parse(text).expect("a host");
-        contacts.note(&host("a.example"), 443, Verdict::Reached, "");
-        contacts.note(&host("a.example"), 443, Verdict::Reached, "");
+        contacts.note(&host("a.example"), 443, ContactVerdict::Reached, "");
+        contacts.note(&host("a.example"), 443, ContactVerdict::Reached, "");
         contacts.count(&host("a.example"), 443, 3, 5);
-        contacts.note(&host("a.example"), 80, Verdict::Refused, "no");
+        contacts.note(&host("a.example"), 80, ContactVerdict::Refused, "no");
         for number in 0..1000 {
-            contacts.note(&host(&format!("b{number}.example")), 1, Verdict::Refused, "no");
+            contacts.note(&host(&format!("b{number}.example")), 1, ContactVerdict::Refused, "no");
         }
         let (list, left_out) = contacts.take();
         assert_eq!((list.len(), left_out), (MOST, 902));

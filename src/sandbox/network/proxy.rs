@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use rustix::net::Shutdown;
 
 use super::super::cancel::Cancel;
-use super::contact::{Contacts, Verdict};
+use super::contact::{ContactVerdict, Contacts};
 use super::host::Host;
 use super::io::{self, Halt};
 use super::lookup::{self, Unknown};
@@ -83,14 +83,14 @@ impl Proxy {
         let (host, port) = (&request.host, request.port);
         let (verdict, status, why) = match self.open(&request, stop) {
             Ok((peer, first, sent)) => {
-                self.contacts.note(host, port, Verdict::Reached, "");
+                self.contacts.note(host, port, ContactVerdict::Reached, "");
                 let carried = carry(program, &peer, &request.kind, (&first, &rest), &self.budget, stop);
                 self.contacts.count(host, port, sent + carried.sent, carried.received);
                 return;
             }
             Err(Refusal::Over) => return,
-            Err(Refusal::Forbidden(why)) => (Verdict::Refused, 403, why),
-            Err(Refusal::Failed(why)) => (Verdict::Failed, 502, why),
+            Err(Refusal::Forbidden(why)) => (ContactVerdict::Refused, 403, why),
+            Err(Refusal::Failed(why)) => (ContactVerdict::Failed, 502, why),
         };
         self.contacts.note(host, port, verdict, &why);
         answer(program, status, &format!("{host}:{port}: {why}"), stop);
@@ -143,29 +143,28 @@ impl Proxy {
             Host::Name(name) => name,
         };
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner).get(name).cloned();
-        let addresses = match known {
-            Some(addresses) => addresses,
-            None => {
-                let until = Instant::now() + LOOKUP_TIME;
-                let found = lookup::addresses(name, until, stop).map_err(|unknown| match unknown {
-                    Unknown::Stopped => Refusal::Over,
-                    Unknown::Because(why) => Refusal::Failed(format!("look up the name: {why}")),
-                })?;
-                let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-                if known.len() < MOST_NAMES {
-                    // Whoever came first counts, so that the name leads to one place.
-                    known.entry(name.clone()).or_insert(found).clone()
-                } else {
-                    found
-                }
-            }
-        };
+        let addresses = if let Some(addresses) = known { addresses } else { self.look_up(name, stop)? };
         // One that is forbidden taints the name: it is not for the program to choose among them.
         for address in &addresses {
             address::check(*address, private)
                 .map_err(|what| Refusal::Forbidden(format!("the name leads to {what}")))?;
         }
         Ok(addresses)
+    }
+
+    /// The addresses of a name that was not looked up before.
+    fn look_up(&self, name: &str, stop: &Cancel) -> Result<Vec<IpAddr>, Refusal> {
+        let found =
+            lookup::addresses(name, Instant::now() + LOOKUP_TIME, stop).map_err(|unknown| match unknown {
+                Unknown::Stopped => Refusal::Over,
+                Unknown::Because(why) => Refusal::Failed(format!("look up the name: {why}")),
+            })?;
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.len() >= MOST_NAMES {
+            return Ok(found);
+        }
+        // Whoever came first counts, so that the name leads to one place.
+        Ok(known.entry(name.to_owned()).or_insert(found).clone())
     }
 }
 
@@ -215,7 +214,7 @@ fn through(
     let place = format!("{}:{}", request.host, request.port);
     let mut ask = format!("CONNECT {place} HTTP/1.1\r\nHost: {place}\r\n");
     if let Some(authorization) = &upstream.authorization {
-        ask.push_str(&format!("Proxy-Authorization: {authorization}\r\n"));
+        ask.extend(["Proxy-Authorization: ", authorization, "\r\n"]);
     }
     ask.push_str("\r\n");
     io::write(&peer, ask.as_bytes(), until, stop).map_err(failed)?;

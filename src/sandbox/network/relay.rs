@@ -12,7 +12,7 @@ use super::super::cancel::Cancel;
 use super::io::{Halt, wait};
 
 /// A connection over which nothing comes for so long is closed.
-const IDLE: Duration = Duration::from_secs(60);
+const IDLE: Duration = Duration::from_mins(1);
 const BUFFER: usize = 32 * 1024;
 
 /// How many bytes the connections of a server may still carry, both ways together.
