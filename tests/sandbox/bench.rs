@@ -238,6 +238,9 @@ impl Bench {
         // Groups of this test only: others make and remove theirs at the same time.
         let mut now = Left::now(&self.dir.path().join("jails"));
         now.groups.retain(|group| !self.before.groups.contains(group) && !of_another_test(group));
+        assert!(now.descriptors <= self.before.descriptors, "descriptors are left: {now:?}");
+        // One that a thread of the harness had open at the beginning may be closed by now.
+        now.descriptors = self.before.descriptors;
         let before = Left { groups: BTreeSet::new(), ..self.before.clone() };
         assert_eq!(now, before, "something is left");
     }
