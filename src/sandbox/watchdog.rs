@@ -25,6 +25,9 @@ const SHARE: u32 = 20;
 const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 /// How long a run may sit at its process limit before it is taken for one that forks without end.
 pub(crate) const PINNED: Duration = Duration::from_secs(2);
+/// In what `/proc` counts processor time; the same on every architecture that we build for. Before 6.4 the kernel tells it
+/// in a file only, which the init, whose memory is shut, can't read.
+const TICKS_PER_SECOND: u128 = 100;
 /// What a pipe holds; the filter denies to make one larger.
 const PIPE_BYTES: u64 = 64 * 1024;
 /// The smallest table of descriptors: as few aren't worth a look.
@@ -55,7 +58,7 @@ impl Watchdog {
         }
         let limits = &launch.policy.limits;
         let budget_ms = u128::from(limits.wall_ms) * u128::from(limits.cpu_percent) / 100;
-        let ticks = budget_ms * u128::from(rustix::param::clock_ticks_per_second()) / 1000;
+        let ticks = budget_ms * TICKS_PER_SECOND / 1000;
         Ok(Some(Self {
             watch,
             memory_bytes: limits.memory_bytes,
