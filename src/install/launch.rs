@@ -190,6 +190,10 @@ impl Launch {
         limits.cpu_percent = self.limits.cpu_percent;
         limits.open_files = self.limits.open_files;
         limits.file_size_bytes = self.limits.file_size_bytes;
+        for scratch in &mut policy.tmpfs {
+            // It is memory, of which the command may have asked for less.
+            scratch.size_bytes = scratch.size_bytes.min(limits.memory_bytes);
+        }
         policy.limits = limits;
         policy.stdio = Stdio::Inherit;
         policy.profile = SeccompProfile::Command;

@@ -86,8 +86,11 @@ impl TestJob<'_> {
     }
 
     fn policy(&self, test: &PlannedTest, left_ms: u64) -> Policy {
-        let tmpfs =
-            |at: &str, mib: u64, inodes| Tmpfs { at: PathBuf::from(at), size_bytes: mib * MIB, inodes };
+        let tmpfs = |at: &str, mib: u64, inodes| {
+            // It is memory, of which there can't be more than the machine grants.
+            let size_bytes = (mib * MIB).min(self.limits.memory_bytes);
+            Tmpfs { at: PathBuf::from(at), size_bytes, inodes }
+        };
         let mut policy = Policy::new(self.root.clone(), test.argv.clone());
         policy.env.clone_from(&self.env);
         policy.cwd = PathBuf::from(APP_DIR);

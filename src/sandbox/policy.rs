@@ -291,6 +291,15 @@ impl Policy {
         self
     }
 
+    /// Adds scratch space, or sizes anew what is there already.
+    #[must_use]
+    pub fn tmpfs(mut self, at: impl AsRef<Path>, size_bytes: u64, inodes: u64) -> Self {
+        let at = at.as_ref().to_owned();
+        self.tmpfs.retain(|tmpfs| tmpfs.at != at);
+        self.tmpfs.push(Tmpfs { at, size_bytes, inodes });
+        self
+    }
+
     /// Adds a writable directory of the host.
     #[must_use]
     pub fn data(mut self, host: impl AsRef<Path>, at: impl AsRef<Path>) -> Self {
@@ -317,6 +326,41 @@ impl Policy {
     #[must_use]
     pub fn env(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.env.insert(name.into(), value.into());
+        self
+    }
+
+    /// Sets the working directory inside.
+    #[must_use]
+    pub fn cwd(mut self, cwd: impl AsRef<Path>) -> Self {
+        cwd.as_ref().clone_into(&mut self.cwd);
+        self
+    }
+
+    /// Sets the host name inside.
+    #[must_use]
+    pub fn hostname(mut self, name: impl Into<String>) -> Self {
+        self.hostname = name.into();
+        self
+    }
+
+    /// Sets the user and group id inside; which ids they stand for outside is left to the sandbox.
+    #[must_use]
+    pub fn identity(mut self, uid: u32, gid: u32) -> Self {
+        self.identity = Identity { uid, gid, host_base: None };
+        self
+    }
+
+    /// Replaces the weakest enforcement that is accepted.
+    #[must_use]
+    pub fn require(mut self, require: Require) -> Self {
+        self.require = require;
+        self
+    }
+
+    /// Sets where the standard streams go.
+    #[must_use]
+    pub fn stdio(mut self, stdio: Stdio) -> Self {
+        self.stdio = stdio;
         self
     }
 

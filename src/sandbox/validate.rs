@@ -1,15 +1,22 @@
-//! What a policy may ask for; everything else is refused before anything is started.
+//! What a policy may ask for; everything else is refused before anything is started, with the field, the reason and
+//! what to write instead.
 
-use std::path::{Component, Path};
+mod places;
+#[cfg(test)]
+mod tests;
 
 use super::error::SandboxError;
-use super::policy::{Policy, SeccompProfile};
-use super::wire::MAX_FDS;
+use super::policy::{Limits, Policy, SeccompProfile};
 
-const MOST_MOUNTS: usize = 256;
-const MOST_LAYERS: usize = 32;
-/// Most bytes of arguments and environment together; the kernel has a limit of its own behind it.
+/// Most bytes of arguments and environment together, a pointer for each included; the kernel has a limit of its own
+/// behind it, which depends on the caller's stack.
 const MOST_TEXT: usize = 1024 * 1024;
+/// Most bytes of one argument or variable, its end included. *Source*: `MAX_ARG_STRLEN` of the kernel.
+const LONGEST_TEXT: usize = 128 * 1024;
+/// The longest wall clock: a month. What runs longer is no run but a service.
+const LONGEST_MS: u64 = 31 * 24 * 3600 * 1000;
+/// Most processor time in hundredths of one CPU.
+const MOST_CPU: u32 = 100 * 4096;
 
 impl Policy {
     /// Looks at what is asked for, as a run does before anything is started.
@@ -24,15 +31,57 @@ impl Policy {
 /// Refuses what can't or may not be done.
 pub(crate) fn check(policy: &Policy) -> Result<(), SandboxError> {
     program(policy)?;
-    places(policy)?;
+    places::check(policy)?;
     limits(policy)?;
+    identity(policy)
+}
+
+fn program(policy: &Policy) -> Result<(), SandboxError> {
+    let Some(program) = policy.argv.first() else {
+        return Err(SandboxError::refused("argv", "it is empty", "name the program"));
+    };
+    if !program.starts_with('/') {
+        return Err(SandboxError::refused(
+            format!("argv[0] {program:?}"),
+            "it is not absolute, and no search path is consulted",
+            "write the path of the program inside the jail",
+        ));
+    }
+    let mut size = 0;
+    let variables = policy.env.iter().map(|(name, value)| (name.len() + value.len() + 1, [name, value]));
+    for (length, texts) in policy.argv.iter().map(|text| (text.len(), [text, text])).chain(variables) {
+        if texts.iter().any(|text| text.contains('\0')) {
+            return Err(SandboxError::refused("argv and env", "a value has a NUL byte", "remove it"));
+        }
+        if length + 1 > LONGEST_TEXT {
+            let why = format!("one of them has {length} bytes, and the kernel takes {}", LONGEST_TEXT - 1);
+            return Err(SandboxError::refused("argv and env", why, "pass large data as an input"));
+        }
+        size += length + 1 + size_of::<usize>();
+    }
+    if size > MOST_TEXT {
+        return Err(SandboxError::refused(
+            "argv and env",
+            "they are over 1 MiB together",
+            "pass large data as an input",
+        ));
+    }
+    match policy.env.keys().find(|name| name.is_empty() || name.contains('=')) {
+        Some(name) => {
+            Err(SandboxError::refused(format!("env {name:?}"), "it is no variable name", "rename it"))
+        }
+        None => Ok(()),
+    }
+}
+
+fn identity(policy: &Policy) -> Result<(), SandboxError> {
     let name = &policy.hostname;
     let fits = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'.';
-    if name.is_empty() || name.len() > 64 || !name.bytes().all(fits) {
+    if name.len() > 64 || !name.bytes().all(fits) || name.split('.').any(str::is_empty) {
         return Err(SandboxError::refused(
             "hostname",
             "it is no host name",
-            "use letters, digits, '-' and '.', at most 64",
+            "use letters, digits and '-', with single '.' between, at most 64",
         ));
     }
     let nobody = u32::MAX;
@@ -50,136 +99,17 @@ pub(crate) fn check(policy: &Policy) -> Result<(), SandboxError> {
     Ok(())
 }
 
-fn program(policy: &Policy) -> Result<(), SandboxError> {
-    let Some(program) = policy.argv.first() else {
-        return Err(SandboxError::refused("argv", "it is empty", "name the program"));
-    };
-    if !program.starts_with('/') {
-        return Err(SandboxError::refused(
-            format!("argv[0] {program:?}"),
-            "it is not absolute, and no search path is consulted",
-            "write the path of the program inside the jail",
-        ));
-    }
-    let mut size = 0;
-    for text in policy.argv.iter().chain(policy.env.keys()).chain(policy.env.values()) {
-        size += text.len() + 1;
-        if text.contains('\0') {
-            return Err(SandboxError::refused("argv and env", "a value has a NUL byte", "remove it"));
-        }
-    }
-    if size > MOST_TEXT {
-        return Err(SandboxError::refused(
-            "argv and env",
-            "they are over 1 MiB together",
-            "pass large data as an input",
-        ));
-    }
-    match policy.env.keys().find(|name| name.is_empty() || name.contains('=')) {
-        Some(name) => {
-            Err(SandboxError::refused(format!("env {name:?}"), "it is no variable name", "rename it"))
-        }
-        None => Ok(()),
-    }
-}
-
-fn inside(what: &str, path: &Path) -> Result<(), SandboxError> {
-    let normal = path.is_absolute()
-        && path.as_os_str().len() < 4096
-        && path.components().all(|part| matches!(part, Component::RootDir | Component::Normal(_)))
-        // `components` drops what a parser elsewhere might not.
-        && path.components().collect::<std::path::PathBuf>().as_os_str() == path.as_os_str()
-        && !path.as_os_str().as_encoded_bytes().contains(&0);
-    if normal {
-        Ok(())
-    } else {
-        Err(SandboxError::refused(
-            format!("{what} {}", path.display()),
-            "it is not an absolute, normalized path",
-            "write it from / on, without '.', '..', double or trailing slashes",
-        ))
-    }
-}
-
-fn places(policy: &Policy) -> Result<(), SandboxError> {
-    inside("cwd", &policy.cwd)?;
-    for layer in &policy.root {
-        inside("root", layer)?;
-    }
-    let hosts = policy.inputs.iter().map(|input| &input.host);
-    for host in hosts.chain(policy.data.iter().map(|data| &data.host)) {
-        inside("host path", host)?;
-    }
-    for output in &policy.outputs {
-        inside("outputs.into", &output.into)?;
-    }
-    let mut points: Vec<(&Path, bool)> = Vec::new();
-    points.extend(policy.inputs.iter().map(|input| (input.at.as_path(), true)));
-    points.extend(policy.tmpfs.iter().map(|tmpfs| (tmpfs.at.as_path(), false)));
-    points.extend(policy.data.iter().map(|data| (data.at.as_path(), true)));
-    points.extend(policy.outputs.iter().map(|output| (output.at.as_path(), false)));
-    if points.len() > MOST_MOUNTS || policy.root.len() > MOST_LAYERS || policy.outputs.len() > MAX_FDS / 2 {
-        return Err(SandboxError::refused(
-            "mounts",
-            format!("at most {MOST_MOUNTS} mounts, {MOST_LAYERS} layers and {} outputs fit", MAX_FDS / 2),
-            "merge some of them",
-        ));
-    }
-    for (index, (point, _)) in points.iter().enumerate() {
-        inside("mount point", point)?;
-        let reserved = ["/proc", "/dev", "/sys"].iter().any(|own| point.starts_with(own));
-        if reserved || *point == Path::new("/") {
-            return Err(SandboxError::refused(
-                format!("mount point {}", point.display()),
-                "that place is the jail's own",
-                "choose a path outside /, /proc, /dev and /sys",
-            ));
-        }
-        for (other, foreign) in points.iter().enumerate().filter(|(i, _)| *i != index).map(|(_, other)| other)
-        {
-            if point == other {
-                return Err(SandboxError::refused(
-                    format!("mount point {}", point.display()),
-                    "it is named twice",
-                    "give each mount a place of its own",
-                ));
-            }
-            if *foreign && point.starts_with(other) {
-                return Err(SandboxError::refused(
-                    format!("mount point {}", point.display()),
-                    format!("it lies in {}, which comes from the host", other.display()),
-                    "mount it elsewhere, or below scratch space",
-                ));
-            }
-        }
-    }
-    Ok(())
-}
-
 fn limits(policy: &Policy) -> Result<(), SandboxError> {
     let limits = &policy.limits;
-    let least = [
-        ("limits.memory_bytes", limits.memory_bytes, 4 * 1024 * 1024),
-        ("limits.processes", limits.processes, 1),
-        ("limits.cpu_percent", u64::from(limits.cpu_percent), 1),
-        ("limits.open_files", limits.open_files, 8),
-        ("limits.output_total_bytes", limits.output_total_bytes, 1),
-    ];
-    for (what, value, minimum) in least {
-        if value < minimum {
-            let why = format!("{value} is less than {minimum}, with which nothing runs");
+    for (what, value, least, most) in bounds(limits) {
+        if value < least {
+            let why = format!("{value} is less than {least}, with which nothing runs");
             return Err(SandboxError::refused(what, why, "raise it"));
         }
-    }
-    if limits.memory_bytes > i64::MAX.cast_unsigned() || limits.processes > 4_000_000 {
-        return Err(SandboxError::refused("limits", "a value is beyond what the kernel takes", "lower it"));
-    }
-    if limits.output_bytes > 64 * 1024 * 1024 {
-        return Err(SandboxError::refused(
-            "limits.output_bytes",
-            "over 64 MiB would be kept in memory",
-            "lower it",
-        ));
+        if value > most {
+            let why = format!("{value} is over {most}, the most that can be held");
+            return Err(SandboxError::refused(what, why, "lower it"));
+        }
     }
     if limits.wall_ms == 0 && policy.profile != SeccompProfile::Command {
         return Err(SandboxError::refused(
@@ -188,74 +118,50 @@ fn limits(policy: &Policy) -> Result<(), SandboxError> {
             "set a time in milliseconds",
         ));
     }
-    let scratch = policy.tmpfs.iter().map(|tmpfs| (tmpfs.size_bytes, tmpfs.inodes));
-    for (size, inodes) in
-        scratch.chain(policy.outputs.iter().map(|output| (output.size_bytes, output.inodes)))
-    {
+    let scratch = policy.tmpfs.iter().map(|tmpfs| ("tmpfs", &tmpfs.at, tmpfs.size_bytes, tmpfs.inodes));
+    let outputs =
+        policy.outputs.iter().map(|output| ("outputs", &output.at, output.size_bytes, output.inodes));
+    for (kind, at, size, inodes) in scratch.chain(outputs) {
+        let what = format!("{kind} {}", at.display());
         // To the kernel 0 means without limit.
         if size < 4096 || inodes < 2 {
+            let why = "it needs at least 4096 bytes and 2 inodes";
+            return Err(SandboxError::refused(what, why, "raise them"));
+        }
+        if size > limits.memory_bytes {
+            let memory = limits.memory_bytes;
+            let why =
+                format!("its {size} bytes are memory, of which the run has {memory} (limits.memory_bytes)");
+            return Err(SandboxError::refused(what, why, "lower its size, or raise the memory"));
+        }
+        if inodes > i64::MAX.cast_unsigned() {
+            return Err(SandboxError::refused(what, "it has too many inodes", "lower them"));
+        }
+    }
+    for output in &policy.outputs {
+        if output.max_files == 0 || output.max_depth == 0 {
             return Err(SandboxError::refused(
-                "tmpfs",
-                "it needs at least 4096 bytes and 2 inodes",
-                "raise them",
+                format!("outputs {}", output.at.display()),
+                "it may have no file or no depth, so nothing could be taken of it",
+                "raise max_files and max_depth, or leave the output out",
             ));
         }
     }
     Ok(())
 }
 
-#[cfg(test)]
-mod tests {
-    use rstest::rstest;
-
-    use super::super::policy::Tmpfs;
-    use super::*;
-
-    fn good() -> Policy {
-        Policy::new(vec!["/srv/root".into()], vec!["/bin/true".to_owned()])
-    }
-
-    #[test]
-    fn the_defaults_pass() {
-        assert!(check(&good()).is_ok());
-    }
-
-    #[rstest]
-    #[case::no_program(|p: &mut Policy| p.argv.clear())]
-    #[case::relative_program(|p: &mut Policy| p.argv = vec!["true".into()])]
-    #[case::nul(|p: &mut Policy| p.argv.push("a\0b".into()))]
-    #[case::bad_variable(|p: &mut Policy| { p.env.insert("A=B".into(), String::new()); })]
-    #[case::dotted_cwd(|p: &mut Policy| p.cwd = "/tmp/../etc".into())]
-    #[case::descriptor_relative(|p: &mut Policy| p.cwd = "proc/self/fd/7".into())]
-    #[case::trailing_slash(|p: &mut Policy| *p = p.clone().input("/etc", "/etc/"))]
-    #[case::over_proc(|p: &mut Policy| *p = p.clone().input("/etc", "/proc/sys"))]
-    #[case::over_root(|p: &mut Policy| *p = p.clone().data("/srv", "/"))]
-    #[case::twice(|p: &mut Policy| *p = p.clone().input("/etc", "/x").input("/usr", "/x"))]
-    #[case::below_foreign(|p: &mut Policy| *p = p.clone().data("/srv", "/data").input("/etc", "/data/etc"))]
-    #[case::no_wall(|p: &mut Policy| p.limits.wall_ms = 0)]
-    #[case::no_memory(|p: &mut Policy| p.limits.memory_bytes = 0)]
-    #[case::unlimited_tmpfs(|p: &mut Policy| p.tmpfs.push(Tmpfs { at: "/x".into(), size_bytes: 0, inodes: 10 }))]
-    #[case::host_root(|p: &mut Policy| p.identity.host_base = Some(0))]
-    #[case::host_name(|p: &mut Policy| p.hostname = "a b".into())]
-    fn the_impossible_is_refused_with_a_hint(#[case] spoil: fn(&mut Policy)) {
-        let mut policy = good();
-        spoil(&mut policy);
-        let refused = check(&policy);
-        assert!(
-            matches!(&refused, Err(SandboxError::Refused { hint, .. }) if !hint.is_empty()),
-            "{refused:?}"
-        );
-    }
-
-    #[test]
-    fn scratch_may_hold_other_mounts() {
-        assert!(check(&good().input("/etc", "/tmp/etc")).is_ok());
-    }
-
-    #[test]
-    fn an_unknown_field_is_refused() {
-        let mut value = serde_json::to_value(good()).expect("serializes");
-        value["privileged"] = true.into();
-        assert!(serde_json::from_value::<Policy>(value).is_err());
-    }
+/// Each limit with its least and its greatest value.
+fn bounds(limits: &Limits) -> [(&'static str, u64, u64, u64); 7] {
+    const MIB: u64 = 1024 * 1024;
+    let most = i64::MAX.cast_unsigned();
+    [
+        ("limits.memory_bytes", limits.memory_bytes, 4 * MIB, most),
+        ("limits.processes", limits.processes, 1, 4_000_000),
+        ("limits.cpu_percent", limits.cpu_percent.into(), 1, MOST_CPU.into()),
+        ("limits.wall_ms", limits.wall_ms, 0, LONGEST_MS),
+        ("limits.open_files", limits.open_files, 8, most),
+        // It is kept in memory, twice.
+        ("limits.output_bytes", limits.output_bytes, 0, 64 * MIB),
+        ("limits.output_total_bytes", limits.output_total_bytes, 1, u64::MAX),
+    ]
 }
