@@ -26,6 +26,7 @@ mod guarded;
 mod helper;
 mod host;
 mod init;
+mod landlock;
 mod network;
 mod outcome;
 mod payload;

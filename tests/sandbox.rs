@@ -10,6 +10,8 @@ mod ending;
 mod executing;
 #[path = "sandbox/hosts.rs"]
 mod hosts;
+#[path = "sandbox/landlock.rs"]
+mod landlock;
 #[path = "sandbox/launch.rs"]
 mod launch;
 #[path = "sandbox/leftovers.rs"]

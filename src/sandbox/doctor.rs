@@ -8,6 +8,7 @@ use super::cancel::Cancel;
 use super::engine::Sandbox;
 use super::error::{Doing as _, SandboxError};
 use super::host;
+use super::landlock;
 use super::outcome::{End, Outcome};
 use super::policy::{Limits, Policy, Require, SeccompProfile, Tmpfs};
 use super::receipt::{Enforcement, OwnExecutable, Receipt, RootKind};
@@ -220,9 +221,15 @@ fn of_receipt(receipt: &Receipt) -> Vec<Finding> {
     findings.push(there("network namespace", features.network_namespace, "its own, empty"));
     findings.push(there("system call filter", features.seccomp, "an allow-list"));
     findings.push(match features.landlock_abi {
-        Some(abi) => Finding::new("Landlock", Verdict::Full, format!("ABI {abi}")),
+        Some(abi) => match landlock::lacks(abi) {
+            None => {
+                Finding::new("Landlock", Verdict::Full, format!("ABI {abi}: files, TCP, signals and sockets"))
+            }
+            Some(what) => Finding::new("Landlock", Verdict::Weaker, format!("ABI {abi}, which holds {what}"))
+                .hint("a kernel of 6.12 or later holds all of it"),
+        },
         None => Finding::new("Landlock", Verdict::Weaker, "not used; mounts and the filter hold alone")
-            .hint("a kernel of 5.13 or later with `landlock` among its lsm= has it"),
+            .hint("a kernel of 5.19 or later with `landlock` among its lsm= has it"),
     });
     findings.push(match features.own_executable {
         Some(OwnExecutable::ReadOnlyMount) => {
@@ -288,6 +295,10 @@ mod tests {
         let verdict = |what: &str| found.iter().find(|one| one.what == what).map(|one| one.verdict);
         assert_eq!(verdict("limit of memory"), Some(Verdict::Weaker));
         assert_eq!(verdict("Landlock"), Some(Verdict::Weaker));
+        let old = of_receipt(&receipt(Enforcement::Cgroup2, Some(5)));
+        let old = old.iter().find(|one| one.what == "Landlock").expect("it is looked at");
+        assert_eq!(old.verdict, Verdict::Weaker, "{old:?}");
+        assert!(old.found.contains("ABI 5") && old.hint.is_some(), "{old:?}");
         assert_eq!(verdict("own executable"), Some(Verdict::Weaker));
         assert_eq!(verdict("ids"), Some(Verdict::Weaker));
         assert_eq!(verdict("user namespace"), Some(Verdict::Full));

@@ -16,6 +16,7 @@ use super::error::{Doing as _, SandboxError};
 use super::guarded::{Guarded, OWN_EXECUTABLE};
 use super::host;
 use super::network::{self, Outside};
+use super::landlock;
 use super::outcome::{End, ExecStatus, Outcome};
 use super::policy::{Policy, Stdio};
 use super::receipt::Receipt;
@@ -31,6 +32,7 @@ pub struct Sandbox {
     shared: Arc<Shared>,
     helper: PathBuf,
     guarded: Option<Arc<Guarded>>,
+    landlock_at_most: u32,
 }
 
 #[derive(Debug)]
@@ -125,6 +127,7 @@ impl Sandbox {
             shared: Arc::new(shared),
             helper: PathBuf::from(OWN_EXECUTABLE),
             guarded: Guarded::new(OWN_EXECUTABLE.as_ref()).map(Arc::new),
+            landlock_at_most: landlock::NEWEST,
         })
     }
 
@@ -136,12 +139,25 @@ impl Sandbox {
         self
     }
 
+    /// The same, as on a kernel whose Landlock ends with this ABI; 0 has none. For tests.
+    #[cfg(any(test, feature = "fault-points"))]
+    #[must_use]
+    pub fn landlock_at_most(mut self, abi: u32) -> Self {
+        self.landlock_at_most = abi;
+        self
+    }
+
     /// The same, as on a host that lets nobody make control groups.
     pub(super) fn watching(&self) -> Self {
         let Shared { run_dir, names: _, groups: _ } = &*self.shared;
         let shared =
             Shared { run_dir: run_dir.clone(), names: Names::new("watching"), groups: Cgroups::default() };
-        Self { shared: Arc::new(shared), helper: self.helper.clone(), guarded: self.guarded.clone() }
+        Self {
+            shared: Arc::new(shared),
+            helper: self.helper.clone(),
+            guarded: self.guarded.clone(),
+            landlock_at_most: self.landlock_at_most,
+        }
     }
 
     /// The path of the helper's executable, to be given to a jail as an [`Input`](super::Input) when it is to run
@@ -194,6 +210,7 @@ impl Sandbox {
             ids: host::outside_ids(policy.identity, turn),
             cancel,
             outside,
+            landlock_at_most: self.landlock_at_most,
             signals: None,
         };
         run::run(policy, streams, &around)
@@ -294,6 +311,7 @@ pub fn exec_with_helper(policy: &Policy, helper: &Path) -> Result<ExecStatus, Sa
         ids: host::outside_ids(policy.identity, u64::from(std::process::id())),
         cancel: &Cancel::new()?,
         outside: &outside,
+        landlock_at_most: landlock::NEWEST,
         signals: Some(&signals),
     };
     let mut policy = policy.clone();

@@ -22,7 +22,7 @@ use super::policy::Network;
 use super::receipt::OwnExecutable;
 use super::sys;
 use super::watchdog::Watchdog;
-use super::wire::{self, FromInit, Launch, Started};
+use super::wire::{self, FromInit, FromPayload, Launch, Started};
 use super::world::{self, Host, World};
 
 /// Runs the init; never returns.
@@ -71,9 +71,7 @@ fn start(status: &OwnedFd, launch: &OwnedFd, own_executable: OwnExecutable) -> R
     let (failed_read, failed_write) =
         rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).step("make a pipe")?;
     let Some(program) = sys::fork_single_threaded().step("fork the program")? else {
-        let fault = payload::execute(&launch);
-        let bytes = serde_json::to_vec(&fault).unwrap_or_default();
-        let _told = rustix::io::write(&failed_write, &bytes);
+        payload::execute(&launch, &failed_write);
         sys::exit(127);
     };
     drop(failed_write);
@@ -83,11 +81,9 @@ fn start(status: &OwnedFd, launch: &OwnedFd, own_executable: OwnExecutable) -> R
     }
     drop_capabilities()?;
     let watchdog = Watchdog::new(&launch)?;
-    if let Some(fault) = failed_exec(&failed_read)? {
-        return Err(fault);
-    }
+    let landlock_abi = executed(&failed_read)?;
     let outputs: Vec<BorrowedFd<'_>> = world.outputs.iter().map(AsFd::as_fd).collect();
-    let started = Started { own_executable, root: world.root, session_keyring };
+    let started = Started { own_executable, root: world.root, session_keyring, landlock_abi };
     wire::send_message(status, &FromInit::Started(started), &outputs).step("tell the start")?;
     drop(world);
     Ok(Running { watchdog, signals, program })
@@ -101,8 +97,9 @@ fn listen(status: &OwnedFd, launch: &Launch) -> Result<(), Fault> {
     wire::send_message(status, &FromInit::Listening, &fds).step("pass the listeners out")
 }
 
-/// What the program's process wrote before it could execute; nothing means that it did.
-fn failed_exec(pipe: &OwnedFd) -> Result<Option<Fault>, Fault> {
+/// Waits until the program's process has executed the program, or says why it could not; gives Landlock's ABI, where
+/// it was used. The end of the pipe without a fault means that it did.
+fn executed(pipe: &OwnedFd) -> Result<Option<u32>, Fault> {
     let mut bytes = Vec::new();
     let mut buffer = [0; 1024];
     loop {
@@ -113,11 +110,15 @@ fn failed_exec(pipe: &OwnedFd) -> Result<Option<Fault>, Fault> {
         }
         bytes.extend_from_slice(&buffer[..read]);
     }
-    if bytes.is_empty() {
-        return Ok(None);
+    let mut abi = None;
+    for line in bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+        match serde_json::from_slice(line) {
+            Ok(FromPayload::Held { landlock_abi }) => abi = landlock_abi,
+            Ok(FromPayload::Failed(fault)) => return Err(fault),
+            Err(_) => return Err(Fault { step: "execute the program".to_owned(), errno: libc::EPROTO }),
+        }
     }
-    let unreadable = Fault { step: "execute the program".to_owned(), errno: libc::EPROTO };
-    Ok(Some(serde_json::from_slice(&bytes).unwrap_or(unreadable)))
+    Ok(abi)
 }
 
 /// Becomes the id inside, keeping the capabilities in the jail's user namespace for the set-up.

@@ -1,28 +1,40 @@
 //! The last steps before the program: its process gives up every right, then executes it.
 
 use std::ffi::CString;
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
 
 use fs_err as fs;
 use nix::libc;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use rustix::io::Errno;
 use rustix::process::DumpableBehavior;
 use rustix::thread::{CapabilitiesSecureBits, CapabilitySet, CapabilitySets};
 
 use super::error::{Fault, Step};
 use super::filter;
+use super::landlock;
 use super::sys;
-use super::wire::Launch;
+use super::wire::{FromPayload, Launch};
 
-/// Executes the program; comes back only with the step that failed.
-pub(crate) fn execute(launch: &Launch) -> Fault {
-    match prepare_and_execute(launch) {
+/// Executes the program; comes back only when a step failed, which the init has been told then.
+pub(crate) fn execute(launch: &Launch, init: &OwnedFd) {
+    match prepare_and_execute(launch, init) {
         Ok(never) => match never {},
-        Err(fault) => fault,
+        Err(fault) => {
+            let _gone = tell(init, &FromPayload::Failed(fault));
+        }
     }
 }
 
-fn prepare_and_execute(launch: &Launch) -> Result<std::convert::Infallible, Fault> {
+fn tell(init: &OwnedFd, what: &FromPayload) -> Result<(), Errno> {
+    let mut line = serde_json::to_vec(what).map_err(|_| Errno::INVAL)?;
+    line.push(b'\n');
+    // Far less than a pipe takes at once.
+    rustix::io::retry_on_intr(|| rustix::io::write(init, &line)).map(|_| ())
+}
+
+fn prepare_and_execute(launch: &Launch, init: &OwnedFd) -> Result<std::convert::Infallible, Fault> {
     let policy = &launch.policy;
     let text = |value: &str| {
         CString::new(value).map_err(|_| Fault { step: "take the arguments".into(), errno: libc::EINVAL })
@@ -49,6 +61,8 @@ fn prepare_and_execute(launch: &Launch) -> Result<std::convert::Infallible, Faul
     })?;
     enter(&policy.cwd)?;
     drop_rights()?;
+    let landlock_abi = landlock::restrict(policy, launch.landlock_at_most)?;
+    tell(init, &FromPayload::Held { landlock_abi }).step("tell the init")?;
     if launch.watch.memory {
         // A page of a huge one keeps all of it; the process would be counted with the page.
         rustix::thread::disable_transparent_huge_pages(true).step("forbid huge pages")?;

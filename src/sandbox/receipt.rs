@@ -68,7 +68,8 @@ pub struct Features {
     pub network_namespace: bool,
     /// The system call filter.
     pub seccomp: bool,
-    /// Landlock's ABI, where it was used.
+    /// Landlock's ABI as it was used, which the jail itself told; none where the kernel has no Landlock, or none that
+    /// can be used (before Linux 5.19).
     pub landlock_abi: Option<u32>,
     /// Whether a session keyring of its own could be made (without one keys are still out of reach: the calls are
     /// denied).

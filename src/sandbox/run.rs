@@ -43,6 +43,8 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) cancel: &'a Cancel,
     /// What the servers of the run lead to.
     pub(crate) outside: &'a Outside,
+    /// The newest ABI of Landlock to use.
+    pub(crate) landlock_at_most: u32,
     /// Signals to pass on to the program.
     pub(crate) signals: Option<&'a SignalFd>,
 }
@@ -136,6 +138,7 @@ impl Attended<'_> {
                 processes: limits.processes.enforced_by == Enforcement::Watchdog,
                 cpu: limits.cpu.enforced_by == Enforcement::Watchdog,
             },
+            landlock_at_most: around.landlock_at_most,
             groups: around.group.dirs().cloned().collect(),
         };
         let (control, control_theirs) = wire::pair().doing("make the control socket")?;
@@ -401,7 +404,7 @@ impl Attended<'_> {
                 user_namespace: true,
                 network_namespace: self.policy.has_own_network(),
                 seccomp: true,
-                landlock_abi: None,
+                landlock_abi: self.started.and_then(|started| started.landlock_abi),
                 session_keyring: self.started.is_some_and(|started| started.session_keyring),
                 own_executable: self.started.map(|started| started.own_executable),
                 root: self.started.map(|started| started.root),

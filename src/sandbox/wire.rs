@@ -37,6 +37,8 @@ pub(crate) struct Launch {
     pub(crate) host_uid: u32,
     pub(crate) host_gid: u32,
     pub(crate) watch: Watch,
+    /// The newest ABI of Landlock to use; lower than the kernel's in tests only.
+    pub(crate) landlock_at_most: u32,
     /// The directories of the run's control group, which the helper removes when the caller is dead.
     pub(crate) groups: Vec<PathBuf>,
 }
@@ -84,11 +86,23 @@ pub(crate) enum FromInit {
     },
 }
 
+/// What the program's process tells the init before it executes the program, a line each.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum FromPayload {
+    /// It holds itself to what the policy names.
+    Held {
+        landlock_abi: Option<u32>,
+    },
+    Failed(Fault),
+}
+
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(crate) struct Started {
     pub(crate) own_executable: OwnExecutable,
     pub(crate) root: RootKind,
     pub(crate) session_keyring: bool,
+    /// Landlock's ABI, where it was used.
+    pub(crate) landlock_abi: Option<u32>,
 }
 
 /// What the init's sampling saw.

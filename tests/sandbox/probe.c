@@ -4,7 +4,9 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <net/if.h>
 #include <netinet/in.h>
+#include <stddef.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
@@ -18,6 +20,7 @@
 #include <sys/ptrace.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -148,6 +151,82 @@ static void meddle(int pid) {
     answer(syscall(SYS_ioprio_set, 3, pid, 3 << 13));
 }
 
+static int bind_to(int port) {
+    struct sockaddr_in at = {.sin_family = AF_INET, .sin_port = htons(port)};
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
+    if (fd < 0) return -1;
+    int result = bind(fd, (struct sockaddr *)&at, sizeof at);
+    return result == 0 ? listen(fd, 1) : result;
+}
+
+static int connect_to(int port) {
+    struct sockaddr_in at = {.sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    return connect(socket(AF_INET, SOCK_STREAM, 0), (struct sockaddr *)&at, sizeof at);
+}
+
+/* A socket by path, or with '@' in front an abstract one. */
+static socklen_t unix_address(struct sockaddr_un *at, const char *name) {
+    memset(at, 0, sizeof *at);
+    at->sun_family = AF_UNIX;
+    strncpy(at->sun_path, name, sizeof at->sun_path - 1);
+    if (*name == '@') at->sun_path[0] = 0;
+    return offsetof(struct sockaddr_un, sun_path) + strlen(name) + (*name == '@' ? 0 : 1);
+}
+
+static int loopback_up(void) {
+    struct ifreq request = {.ifr_name = "lo", .ifr_flags = IFF_UP};
+    return ioctl(socket(AF_INET, SOCK_DGRAM, 0), SIOCSIFFLAGS, &request);
+}
+
+static void must(const char *what, long result) {
+    if (result < 0) printf("%s: errno %d\n", what, errno);
+}
+
+/* What ordinary programs do with files: prints only what fails. */
+static int use_files(const char *dir) {
+    must("enter", chdir(dir));
+    must("mkdir", mkdir("a", 0755));
+    must("mkdir", mkdir("b", 0755));
+    int fd = open("a/file", O_CREAT | O_RDWR, 0644);
+    must("make", fd);
+    must("write", write(fd, "text", 4));
+    must("ftruncate", ftruncate(fd, 2));
+    must("truncate", truncate("a/file", 1));
+    must("open anew", open("a/file", O_WRONLY | O_TRUNC));
+    must("rename across", rename("a/file", "b/file"));
+    must("link across", link("b/file", "a/link"));
+    must("rename a directory", rename("a", "b/a"));
+    must("symlink", symlink("file", "b/symlink"));
+    must("fifo", mkfifo("b/fifo", 0644));
+    must("temporary file", open("b", O_TMPFILE | O_RDWR, 0600));
+    struct sockaddr_un at;
+    socklen_t size = unix_address(&at, "b/socket");
+    int server = socket(AF_UNIX, SOCK_STREAM, 0), client = socket(AF_UNIX, SOCK_STREAM, 0);
+    must("bind by path", bind(server, (struct sockaddr *)&at, size));
+    must("listen by path", listen(server, 1));
+    must("connect by path", connect(client, (struct sockaddr *)&at, size));
+    size = unix_address(&at, "@of-this-run");
+    server = socket(AF_UNIX, SOCK_STREAM, 0), client = socket(AF_UNIX, SOCK_STREAM, 0);
+    must("bind abstract", bind(server, (struct sockaddr *)&at, size));
+    must("listen abstract", listen(server, 1));
+    must("connect abstract", connect(client, (struct sockaddr *)&at, size));
+    must("unlink", unlink("b/file"));
+    must("rmdir", unlink("b/a/link") || rmdir("b/a"));
+    fd = open("program", O_CREAT | O_RDWR, 0755);
+    must("program", write(fd, "#!/bin/none\n", 12));
+    must("exclusive", open("program", O_RDONLY));
+    must("/dev/null", open("/dev/null", O_RDWR | O_TRUNC));
+    must("/dev/shm", open("/dev/shm/x", O_CREAT | O_RDWR, 0600));
+    int random;
+    must("ioctl of /dev/random", ioctl(open("/dev/random", O_RDONLY), 0x80045200 /* RNDGETENTCNT */, &random));
+    pid_t child = fork();
+    if (child == 0) for (;;) pause();
+    must("signal a child", kill(child, SIGKILL));
+    must("wait", wait(0));
+    printf("done\n");
+    return 0;
+}
+
 static void hostile_output(const char *dir) {
     if (chdir(dir)) exit(2);
     int fd = open("report.xml", O_CREAT | O_WRONLY, 0644);
@@ -273,6 +352,29 @@ int main(int argc, char **argv) {
         answer(open("/proc/1/root/", O_RDONLY));
         answer(open("/proc/1/fd/3", O_RDWR));
         answer(ptrace(PTRACE_ATTACH, 1, 0, 0));
+        return 0;
+    }
+    if (is(mode, "bind")) return answer(bind_to(atoi(argv[2])));
+    if (is(mode, "connectto")) return answer(connect_to(atoi(argv[2])));
+    if (is(mode, "loup")) { answer(loopback_up()); answer(bind_to(8080)); return answer(connect_to(8080)); }
+    if (is(mode, "unixto")) {
+        struct sockaddr_un at;
+        socklen_t size = unix_address(&at, argv[2]);
+        return answer(connect(socket(AF_UNIX, SOCK_STREAM, 0), (struct sockaddr *)&at, size));
+    }
+    if (is(mode, "usefiles")) return use_files(argv[2]);
+    if (is(mode, "chroot")) return answer(chroot(argv[2]));
+    if (is(mode, "shutfile")) {
+        close(open("/tmp/shut", O_CREAT | O_WRONLY, 0));
+        return answer(open("/tmp/shut", O_RDWR));
+    }
+    if (is(mode, "unlink")) return answer(unlink(argv[2]));
+    if (is(mode, "rmdir")) return answer(rmdir(argv[2]));
+    if (is(mode, "signalinit")) return answer(kill(1, 0));
+    if (is(mode, "stderragain")) return answer(open("/dev/stderr", O_WRONLY | O_APPEND));
+    if (is(mode, "statusofchild")) {
+        if (fork() == 0) { cat(open("/proc/self/status", O_RDONLY)); _exit(0); }
+        wait(0);
         return 0;
     }
     if (is(mode, "killinit")) { kill(1, SIGKILL); kill(1, SIGSTOP); kill(1, SIGTERM); printf("alive\n"); return 0; }
