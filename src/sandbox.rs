@@ -22,6 +22,7 @@ mod doctor;
 mod engine;
 mod error;
 mod filter;
+mod grant;
 mod guarded;
 mod helper;
 mod host;
@@ -48,6 +49,7 @@ pub use collect::take_output;
 pub use doctor::{Finding, Verdict};
 pub use engine::{Sandbox, Swept, exec, exec_with_helper};
 pub use error::SandboxError;
+pub use grant::{Capability, Grant};
 pub use network::{
     AllowedHost, Contact, ContactVerdict, HostPattern, Outside, Serve, Server, ServiceAddress, Upstream,
 };

@@ -8,6 +8,8 @@ mod bench;
 mod ending;
 #[path = "sandbox/executing.rs"]
 mod executing;
+#[path = "sandbox/grants.rs"]
+mod grants;
 #[path = "sandbox/hosts.rs"]
 mod hosts;
 #[path = "sandbox/landlock.rs"]

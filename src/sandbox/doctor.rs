@@ -283,6 +283,7 @@ mod tests {
                 root: Some(RootKind::Tmpfs),
             },
             ownership_emulated: false,
+            grants: Vec::new(),
             peak_memory_bytes: None,
             host_uid: 1000,
             notes: Vec::new(),

@@ -14,6 +14,8 @@ mod program;
 
 use super::policy::SeccompProfile;
 use super::sys::Insn;
+use nix::libc;
+use rustix::thread::CapabilitySet;
 
 /// What varies between the filters of two runs.
 #[derive(Clone, Copy, Debug)]
@@ -25,7 +27,14 @@ pub(crate) struct Choice {
     pub(crate) watched_memory: bool,
 }
 
-/// Compiles the filter.
-pub(crate) fn compile(choice: Choice) -> Vec<Insn> {
-    program::compile(&calls::rules(choice))
+/// Compiles the filter for a program that has these capabilities: without them the calls that they are for stay denied.
+///
+/// That is `chroot`; the other capabilities that can be granted are for calls that everybody has.
+pub(crate) fn compile(choice: Choice, granted: CapabilitySet) -> Vec<Insn> {
+    let mut rules = calls::rules(choice);
+    if granted.contains(CapabilitySet::SYS_CHROOT) {
+        let chroot = u32::try_from(libc::SYS_chroot).expect("invariant: call numbers are small and positive");
+        rules.by_number.insert(chroot, program::Rule::always(program::Action::Allow));
+    }
+    program::compile(&rules)
 }

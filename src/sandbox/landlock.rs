@@ -5,7 +5,7 @@
 //!
 //! - Reading and executing everywhere in the root; writing only beneath scratch space, outputs, data and `/dev`. Not in
 //!   `/proc`, which mounts have to leave writable, and not through a descriptor that was handed in for reading.
-//! - TCP (ABI 4) none without a network.
+//! - TCP (ABI 4) to and from the ports that the policy names, none without a network.
 //! - No signal and no abstract socket (ABI 6) that leads out of the run.
 //!
 //! It is as strong as the kernel has it: the receipt says which ABI was used. ABI 1 (Linux 5.13 to 5.18) is not used at
@@ -22,8 +22,10 @@ use ::landlock::{
 use nix::libc;
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
+use rustix::thread::CapabilitySet;
 
 use super::error::{Fault, Step as _};
+use super::grant::Grant;
 use super::policy::{Network, Policy};
 
 /// The newest ABI that is used: the newest that was tried.
@@ -44,11 +46,24 @@ pub(crate) fn lacks(abi: u32) -> Option<&'static str> {
     }
 }
 
+/// Whether this kernel can hold a run to certain TCP ports.
+pub(crate) fn holds_ports() -> bool {
+    let asked = Ruleset::default()
+        .set_compatibility(CompatLevel::HardRequirement)
+        .handle_access(AccessNet::from_all(ABI::V4));
+    asked.and_then(Ruleset::create).is_ok()
+}
+
 /// Holds the calling process, and all that comes of it, to what the policy names; gives the ABI that was used, none
 /// where the kernel has no Landlock or too little of it. `at_most` is the newest ABI to use.
 pub(crate) fn restrict(policy: &Policy, at_most: u32) -> Result<Option<u32>, Fault> {
     let at_most = at_most.min(NEWEST);
-    if at_most < OLDEST { Ok(None) } else { apply(policy, at_most) }
+    let used = if at_most < OLDEST { None } else { apply(policy, at_most)? };
+    if policy.grants.iter().any(Grant::names_ports) && used.is_none_or(|abi| abi < TCP) {
+        let step = "hold the network to the granted ports (it needs Landlock's ABI 4, of Linux 6.7)";
+        return Err(Fault { step: step.to_owned(), errno: libc::EOPNOTSUPP });
+    }
+    Ok(used)
 }
 
 fn apply(policy: &Policy, at_most: u32) -> Result<Option<u32>, Fault> {
@@ -162,9 +177,23 @@ struct Tcp {
 
 impl Tcp {
     fn of(policy: &Policy) -> Self {
-        // The host's network is unconfined.
-        let any = policy.network == Network::Host;
-        Self { connect: (!any).then(Vec::new), bind: (!any).then(Vec::new) }
+        let granted = policy.granted();
+        let named = policy.grants.iter().any(Grant::names_ports);
+        // The host's network is unconfined unless ports are named; who may set up its own uses it as it likes.
+        let any = policy.network == Network::Host && !named || granted.contains(CapabilitySet::NET_ADMIN);
+        if any {
+            return Self { connect: None, bind: None };
+        }
+        let (mut connect, mut bind) = (Vec::new(), Vec::new());
+        for grant in &policy.grants {
+            match grant {
+                Grant::NetworkClient(ports) => connect.extend_from_slice(ports),
+                Grant::NetworkServer(ports) => bind.extend_from_slice(ports),
+                _ => {}
+            }
+        }
+        let low_ports = granted.contains(CapabilitySet::NET_BIND_SERVICE);
+        Self { connect: Some(connect), bind: (!low_ports).then_some(bind) }
     }
 
     fn allow(&self, rules: &mut RulesetCreated) -> Result<(), RulesetError> {
@@ -195,17 +224,31 @@ fn errno(error: &RulesetError) -> i32 {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 
-    fn tcp(network: Network) -> Tcp {
-        Tcp::of(&Policy::new(vec![], vec!["/x".to_owned()]).network(network))
+    fn tcp(network: Network, grants: &[&str]) -> Tcp {
+        let mut policy = Policy::new(vec![], vec!["/x".to_owned()]).network(network);
+        policy.grants = grants.iter().map(|grant| grant.parse().unwrap()).collect();
+        Tcp::of(&policy)
     }
 
     #[test]
     fn tcp_is_held_to_what_is_named() {
-        assert_eq!(tcp(Network::None), Tcp { connect: Some(vec![]), bind: Some(vec![]) });
-        assert_eq!(tcp(Network::Host), Tcp { connect: None, bind: None });
+        let ports = |connect: Option<&[u16]>, bind: Option<&[u16]>| Tcp {
+            connect: connect.map(<[u16]>::to_vec),
+            bind: bind.map(<[u16]>::to_vec),
+        };
+        assert_eq!(tcp(Network::None, &[]), ports(Some(&[]), Some(&[])));
+        assert_eq!(tcp(Network::None, &["NET_BIND_SERVICE"]), ports(Some(&[]), None));
+        assert_eq!(tcp(Network::None, &["NET_ADMIN"]), ports(None, None));
+        assert_eq!(tcp(Network::Host, &[]), ports(None, None));
+        assert_eq!(
+            tcp(Network::Host, &["network-client=tcp:443,5432"]),
+            ports(Some(&[443, 5432]), Some(&[]))
+        );
+        assert_eq!(tcp(Network::Host, &["network-server=8080"]), ports(Some(&[]), Some(&[8080])));
     }
 
     #[test]

@@ -60,18 +60,20 @@ fn prepare_and_execute(launch: &Launch, init: &OwnedFd) -> Result<std::convert::
         errno: error.raw_os_error().unwrap_or(libc::EIO),
     })?;
     enter(&policy.cwd)?;
-    drop_rights()?;
+    let granted = policy.granted();
+    drop_rights(granted)?;
     let landlock_abi = landlock::restrict(policy, launch.landlock_at_most)?;
     tell(init, &FromPayload::Held { landlock_abi }).step("tell the init")?;
     if launch.watch.memory {
         // A page of a huge one keeps all of it; the process would be counted with the page.
         rustix::thread::disable_transparent_huge_pages(true).step("forbid huge pages")?;
     }
-    let program_of_filter = filter::compile(filter::Choice {
+    let choice = filter::Choice {
         profile: policy.profile,
         emulate_ownership: policy.emulates_ownership(),
         watched_memory: launch.watch.memory,
-    });
+    };
+    let program_of_filter = filter::compile(choice, granted);
     sys::load_filter(&program_of_filter).step("load the system call filter")?;
     nix::unistd::execve(program, &arguments, &environment)
         .step_at("execute", std::path::Path::new(std::ffi::OsStr::from_bytes(program.as_bytes())))
@@ -114,17 +116,28 @@ fn set_limits(launch: &Launch) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Drops every capability for good and forbids gaining any by executing.
-fn drop_rights() -> Result<(), Fault> {
+/// Drops every capability that is not granted, for good, and forbids gaining any by executing.
+///
+/// What is granted is kept over the exec, whatever the id, by being ambient too; nothing can be made ambient later.
+fn drop_rights(granted: CapabilitySet) -> Result<(), Fault> {
     let step = "drop capabilities";
     rustix::thread::clear_ambient_capability_set().step(step)?;
     for bit in 0..63 {
         let one = CapabilitySet::from_bits_retain(1 << bit);
         match rustix::thread::capability_is_in_bounding_set(one) {
+            Ok(true) if granted.contains(one) => {}
             Ok(true) => rustix::thread::remove_capability_from_bounding_set(one).step(step)?,
             Ok(false) => {}
             // Beyond the kernel's last one.
             Err(_) => break,
+        }
+    }
+    if !granted.is_empty() {
+        let mut sets = rustix::thread::capabilities(None).step(step)?;
+        sets.inheritable = granted;
+        rustix::thread::set_capabilities(None, sets).step(step)?;
+        for one in granted.iter() {
+            rustix::thread::configure_capability_in_ambient_set(one, true).step("grant capabilities")?;
         }
     }
     let locked = CapabilitiesSecureBits::NO_ROOT
@@ -135,11 +148,7 @@ fn drop_rights() -> Result<(), Fault> {
         | CapabilitiesSecureBits::NO_CAP_AMBIENT_RAISE
         | CapabilitiesSecureBits::NO_CAP_AMBIENT_RAISE_LOCKED;
     rustix::thread::set_capabilities_secure_bits(locked).step("lock secure bits")?;
-    let none = CapabilitySet::empty();
-    rustix::thread::set_capabilities(
-        None,
-        CapabilitySets { effective: none, permitted: none, inheritable: none },
-    )
-    .step(step)?;
+    let sets = CapabilitySets { effective: granted, permitted: granted, inheritable: granted };
+    rustix::thread::set_capabilities(None, sets).step(step)?;
     rustix::thread::set_no_new_privs(true).step("forbid new privileges")
 }

@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use rustix::thread::CapabilitySet;
 use serde::{Deserialize, Serialize};
 
+use super::grant::Grant;
 use super::network::{AllowedHost, Serve, Server};
 use super::receipt::Enforcement;
 
@@ -52,6 +54,9 @@ pub struct Policy {
     pub stdio: Stdio,
     /// Which system calls are there.
     pub profile: SeccompProfile,
+    /// What it may do beyond the ordinary; files of older versions have none.
+    #[serde(default)]
+    pub grants: Vec<Grant>,
 }
 
 /// A read-only file or directory of the host.
@@ -281,6 +286,7 @@ impl Policy {
             outputs: Vec::new(),
             stdio: Stdio::Captured,
             profile: SeccompProfile::Test,
+            grants: Vec::new(),
         }
     }
 
@@ -364,6 +370,13 @@ impl Policy {
         self
     }
 
+    /// Adds something beyond the ordinary.
+    #[must_use]
+    pub fn grant(mut self, grant: Grant) -> Self {
+        self.grants.push(grant);
+        self
+    }
+
     /// Replaces the limits.
     #[must_use]
     pub fn limits(mut self, limits: Limits) -> Self {
@@ -424,6 +437,13 @@ impl Policy {
     /// A jail has one id, so such calls can't work; programs that expect to be root, and builds, need them to
     /// seem to.
     pub(crate) fn emulates_ownership(&self) -> bool {
-        self.identity.uid == 0 || self.profile == SeccompProfile::Build
+        self.identity.uid == 0
+            || self.profile == SeccompProfile::Build
+            || self.grants.contains(&Grant::PackageManagement)
+    }
+
+    /// The capabilities of everything that is granted.
+    pub(crate) fn granted(&self) -> CapabilitySet {
+        self.grants.iter().fold(CapabilitySet::empty(), |all, grant| all | grant.capabilities())
     }
 }

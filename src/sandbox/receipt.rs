@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::grant::Grant;
+
 /// What enforces a limit, weakest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -115,6 +117,9 @@ pub struct Receipt {
     pub features: Features,
     /// Whether `chown` and its like answered 0 without acting.
     pub ownership_emulated: bool,
+    /// What was granted by name.
+    #[serde(default)]
+    pub grants: Vec<Grant>,
     /// The most memory used at a time, where something measured it.
     pub peak_memory_bytes: Option<u64>,
     /// The outside user id of the program.

@@ -410,6 +410,7 @@ impl Attended<'_> {
                 root: self.started.map(|started| started.root),
             },
             ownership_emulated: self.policy.emulates_ownership(),
+            grants: self.policy.grants.clone(),
             peak_memory_bytes: around.group.peak_memory_bytes().or(sampled),
             host_uid: around.ids.uid,
         };

@@ -6,7 +6,9 @@ mod places;
 mod tests;
 
 use super::error::SandboxError;
-use super::policy::{Limits, Policy, SeccompProfile};
+use super::grant::Grant;
+use super::landlock;
+use super::policy::{Limits, Network, Policy, SeccompProfile};
 
 /// Most bytes of arguments and environment together, a pointer for each included; the kernel has a limit of its own
 /// behind it, which depends on the caller's stack.
@@ -33,7 +35,8 @@ pub(crate) fn check(policy: &Policy) -> Result<(), SandboxError> {
     program(policy)?;
     places::check(policy)?;
     limits(policy)?;
-    identity(policy)
+    identity(policy)?;
+    grants(policy)
 }
 
 fn program(policy: &Policy) -> Result<(), SandboxError> {
@@ -164,4 +167,43 @@ fn bounds(limits: &Limits) -> [(&'static str, u64, u64, u64); 7] {
         ("limits.output_bytes", limits.output_bytes, 0, 64 * MIB),
         ("limits.output_total_bytes", limits.output_total_bytes, 1, u64::MAX),
     ]
+}
+
+fn grants(policy: &Policy) -> Result<(), SandboxError> {
+    for (index, grant) in policy.grants.iter().enumerate() {
+        let refused =
+            |why: &str, hint: &str| Err(SandboxError::refused(format!("grants {grant}"), why, hint));
+        if policy.grants[..index].iter().any(|earlier| earlier.name() == grant.name()) {
+            return refused("it is named twice", "name it once, with all its ports");
+        }
+        let host = policy.network == Network::Host;
+        match grant {
+            Grant::NetworkClient(_) if !host => {
+                return refused(
+                    "no port of a host is reached from the run's own network",
+                    "ask for the host's network too, or for servers on loopback",
+                );
+            }
+            Grant::NetworkServer(_) if !host => {
+                return refused(
+                    "nobody reaches a port of the run's own network",
+                    "ask for the host's network too",
+                );
+            }
+            Grant::NetworkClient(_) | Grant::NetworkServer(_) if !landlock::holds_ports() => {
+                return refused(
+                    "this kernel can't hold a run to ports: its Landlock is off or older than ABI 4",
+                    "use a kernel of 6.7 or later with `landlock` among its lsm=",
+                );
+            }
+            Grant::Capability(capability) if host && capability.name().starts_with("NET_") => {
+                return refused(
+                    "it counts in a network of the run's own only, and the policy asks for the host's",
+                    "leave the grant out, or take network `none`",
+                );
+            }
+            _ => {}
+        }
+    }
+    Ok(())
 }

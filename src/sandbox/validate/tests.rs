@@ -11,6 +11,11 @@ fn good() -> Policy {
     Policy::new(vec!["/srv/root".into()], vec!["/bin/true".to_owned()])
 }
 
+fn granted(policy: Policy, grants: &[&str]) -> Policy {
+    let parsed = grants.iter().map(|grant| grant.parse().expect("a grant"));
+    parsed.fold(policy, Policy::grant)
+}
+
 fn output(at: &str, into: &str) -> OutputDir {
     Policy::new(vec![], vec![]).output(at, into).outputs.remove(0)
 }
@@ -37,6 +42,7 @@ fn everything_that_the_builder_sets_passes_and_is_kept() {
         .network(Network::None)
         .limits(Limits::build())
         .profile(SeccompProfile::Command);
+    let policy = granted(policy, &["CHOWN", "NET_BIND_SERVICE", "file-control"]);
     check(&policy).expect("it can be done");
     let scratch: Vec<_> = policy.tmpfs.iter().map(|tmpfs| (tmpfs.at.to_str(), tmpfs.size_bytes)).collect();
     assert_eq!(
@@ -133,6 +139,17 @@ fn everything_that_the_builder_sets_passes_and_is_kept() {
 #[case::dotted_host_name("hostname", |p: &mut Policy| p.hostname = "a..b".into())]
 #[case::nul_in_host_name("hostname", |p: &mut Policy| p.hostname = "a\0".into())]
 #[case::long_host_name("hostname", |p: &mut Policy| p.hostname = "a".repeat(65))]
+#[case::grant_twice("grants CHOWN", |p: &mut Policy| *p = granted(p.clone(), &["CHOWN", "KILL", "CHOWN"]))]
+#[case::ports_twice("grants network-client", |p: &mut Policy| {
+    *p = granted(p.clone().network(Network::Host), &["network-client=tcp:1", "network-client=tcp:2"]);
+})]
+#[case::client_without_network("grants network-client", |p: &mut Policy| *p = granted(p.clone(), &["network-client=tcp:443"]))]
+#[case::server_without_network("grants network-server", |p: &mut Policy| *p = granted(p.clone(), &["network-server=80"]))]
+#[case::the_hosts_network("grants NET_ADMIN", |p: &mut Policy| *p = granted(p.clone().network(Network::Host), &["NET_ADMIN"]))]
+#[case::raw_on_the_hosts("grants NET_RAW", |p: &mut Policy| *p = granted(p.clone().network(Network::Host), &["NET_RAW"]))]
+#[case::low_on_the_hosts("grants NET_BIND_SERVICE", |p: &mut Policy| {
+    *p = granted(p.clone().network(Network::Host), &["NET_BIND_SERVICE"]);
+})]
 fn the_impossible_is_refused_with_what_why_and_a_hint(#[case] field: &str, #[case] spoil: fn(&mut Policy)) {
     let mut policy = good();
     spoil(&mut policy);
@@ -167,4 +184,11 @@ fn an_unknown_field_is_refused() {
     let mut value = serde_json::to_value(good()).expect("serializes");
     value["privileged"] = true.into();
     assert!(serde_json::from_value::<Policy>(value).is_err());
+}
+
+#[test]
+fn a_policy_of_an_older_version_has_no_grants() {
+    let mut value = serde_json::to_value(good()).expect("serializes");
+    value.as_object_mut().expect("an object").remove("grants");
+    assert_eq!(serde_json::from_value::<Policy>(value).expect("is read"), good());
 }
