@@ -22,5 +22,7 @@ mod leftovers;
 mod limits;
 #[path = "sandbox/network.rs"]
 mod network;
+#[path = "sandbox/procfs.rs"]
+mod procfs;
 #[path = "sandbox/speed.rs"]
 mod speed;

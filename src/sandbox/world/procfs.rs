@@ -14,10 +14,26 @@ use crate::sandbox::sys;
 /// The step whose refusal means that an outer container covers parts of its own /proc.
 pub(crate) const MOUNT_STEP: &str = "mount /proc";
 
-/// Read as empty.
-const MASKED_FILES: &[&str] =
-    &["kcore", "keys", "sysrq-trigger", "timer_list", "sched_debug", "latency_stats", "kmsg"];
-const MASKED_DIRECTORIES: &[&str] = &["acpi", "scsi", "asound"];
+/// Read as empty: memory and log of the kernel, keys of others, what other users' work can be told from (timers, the
+/// scheduler, interrupts), and the trigger that restarts the machine.
+///
+/// *Source*: the masks of the common container engines, with `kmsg` and `key-users` besides; which kernel has which
+/// differs.
+const MASKED_FILES: &[&str] = &[
+    "interrupts",
+    "kcore",
+    "key-users",
+    "keys",
+    "kmsg",
+    "latency_stats",
+    "sched_debug",
+    "sysrq-trigger",
+    "timer_list",
+    "timer_stats",
+];
+/// Empty: hardware of the machine.
+const MASKED_DIRECTORIES: &[&str] = &["acpi", "asound", "scsi"];
+/// Settings of the kernel and its devices.
 const READ_ONLY: &[&str] = &["bus", "fs", "irq", "sys"];
 
 /// Mounts `/proc`.
