@@ -184,7 +184,8 @@ impl Tcp {
         if any {
             return Self { connect: None, bind: None };
         }
-        let (mut connect, mut bind) = (Vec::new(), Vec::new());
+        let mut connect: Vec<u16> = policy.servers().iter().map(|server| server.port).collect();
+        let mut bind = Vec::new();
         for grant in &policy.grants {
             match grant {
                 Grant::NetworkClient(ports) => connect.extend_from_slice(ports),

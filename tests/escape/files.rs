@@ -33,7 +33,7 @@ case! {
         assert!(said.lines().count() > 15, "{said}");
         written.sort_unstable();
         let devices = ["/dev/full", "/dev/null", "/dev/random", "/dev/urandom", "/dev/zero"];
-        let masks = ["/proc/kcore", "/proc/keys", "/proc/kmsg", "/proc/sched_debug", "/proc/latency_stats", "/proc/sysrq-trigger", "/proc/timer_list"];
+        let masks = ["/proc/kcore", "/proc/keys", "/proc/kmsg", "/proc/sched_debug", "/proc/latency_stats", "/proc/sysrq-trigger", "/proc/timer_list", "/proc/interrupts", "/proc/key-users", "/proc/timer_stats"];
         for (at, kind) in &written {
             let device = *kind == "file" && (devices.contains(at) || masks.contains(at));
             assert!(device || ["/data", "/dev/shm", "/output", "/tmp"].contains(at), "{at} was written");

@@ -102,12 +102,15 @@ case! {
             ("127.0.0.1", port.as_str()), ("169.254.169.254", "80"), ("169.254.170.2", "80"), ("100.100.100.200", "80"),
             ("192.0.0.192", "80"), ("10.0.0.1", "53"), ("192.0.2.1", "443"), ("0.0.0.0", port.as_str()),
         ] {
-            assert_eq!(bench.says(&["connect", host, port]), "stream 101\ndatagram 101", "{host}");
+            let said = bench.says(&["connect", host, port]);
+            // Landlock answers before the network namespace does, where it knows of TCP.
+            let refused = ["stream 101\ndatagram 101", "stream 13\ndatagram 101"];
+            assert!(refused.contains(&said.as_str()), "{host}: {said}");
         }
         for host in ["::1", "fd00:ec2::254", "2001:db8::1", "::ffff:169.254.169.254", "64:ff9b::a9fe:a9fe"] {
             let said = bench.says(&["connect", host, "80"]);
             // The address is not to be had, or no way leads there.
-            assert!(said.lines().all(|line| line.ends_with(" 101") || line.ends_with(" 99")), "{host}: {said}");
+            assert!(said.lines().all(|line| [" 101", " 99", " 13"].iter().any(|end| line.ends_with(end))), "{host}: {said}");
         }
     }
 }

@@ -96,6 +96,11 @@ fn threads_of_jails() -> Vec<String> {
     found
 }
 
+/// There is no way there, as the network namespace says by this number, or Landlock before it (EACCES).
+fn refused(said: &str, errno: i32) -> bool {
+    said == format!("errno {errno}") || said == "errno 13"
+}
+
 case! {
     fn nothing_but_the_servers_is_reached(bench: &Bench) {
         let origin = Origin::new("");
@@ -107,15 +112,15 @@ case! {
         };
         assert_eq!(dial("127.0.0.1", "3128"), "ok");
         assert_eq!(dial("127.0.0.1", "80"), "ok", "ports of the system are there too");
-        assert_eq!(dial("127.0.0.1", &port), "errno 111", "the host's loopback is another");
+        assert!(refused(&dial("127.0.0.1", &port), 111), "the host's loopback is another");
         assert_eq!(bench.outside(&["dial", "127.0.0.1", &port]).stdout, b"ok\n", "the control");
         for address in ["192.0.2.1", "169.254.169.254", "10.0.0.1", "2001:db8::1"] {
-            assert_eq!(dial(address, "80"), "errno 101", "{address}");
+            assert!(refused(&dial(address, "80"), 101), "{address}");
         }
         let devices = bench.run(&bench.policy(&["cat", "/proc/net/dev"]).proxy(PROXY, vec![]));
         assert_eq!(devices.stdout.text().lines().count(), 3, "loopback and the two lines of the heading");
         // Without the mode not even loopback is there.
-        assert_eq!(bench.says(&["dial", "127.0.0.1", "3128"]), "errno 101");
+        assert!(refused(&bench.says(&["dial", "127.0.0.1", "3128"]), 101));
         assert_eq!(bench.says(&["fds"]), "0 1 2");
         let held = bench.run(&bench.policy(&["fds"]).proxy(PROXY, vec![]));
         assert_eq!(held.stdout.text().trim(), "0 1 2", "no listener is left to the program");
