@@ -29,12 +29,16 @@ pub(crate) struct Choice {
 
 /// Compiles the filter for a program that has these capabilities: without them the calls that they are for stay denied.
 ///
-/// That is `chroot`; the other capabilities that can be granted are for calls that everybody has.
+/// Those are `chroot` and raw sockets of the internet families; the other capabilities that can be granted are for calls
+/// that everybody has.
 pub(crate) fn compile(choice: Choice, granted: CapabilitySet) -> Vec<Insn> {
     let mut rules = calls::rules(choice);
     if granted.contains(CapabilitySet::SYS_CHROOT) {
         let chroot = u32::try_from(libc::SYS_chroot).expect("invariant: call numbers are small and positive");
         rules.by_number.insert(chroot, program::Rule::always(program::Action::Allow));
+    }
+    if granted.contains(CapabilitySet::NET_RAW) {
+        calls::allow_raw_sockets(&mut rules);
     }
     program::compile(&rules)
 }

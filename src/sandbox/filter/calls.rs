@@ -160,6 +160,17 @@ fn sockets() -> Rule {
     allow_when(clauses)
 }
 
+/// As ping has it; the kernel asks for the capability again.
+pub(super) fn allow_raw_sockets(rules: &mut Rules) {
+    let socket = u32::try_from(libc::SYS_socket).expect("invariant: call numbers are small and positive");
+    if let Some(sockets) = rules.by_number.get_mut(&socket) {
+        for family in [libc::AF_INET, libc::AF_INET6] {
+            let raw = check(1, SOCK_TYPE_MASK, libc::SOCK_RAW.cast_unsigned());
+            sockets.clauses.push((vec![exactly(0, family), raw], Action::Allow));
+        }
+    }
+}
+
 fn terminal_controls() -> Rule {
     // Keystrokes pushed into a terminal (TIOCSTI, TIOCLINUX) and line disciplines (TIOCSETD).
     deny_when([0x5412, 0x541C, 0x5423].map(|request| vec![exactly(1, request)]).to_vec())
