@@ -23,9 +23,9 @@ pub(crate) enum Class {
 use Class::{Mapped, Never, Own, Translated};
 
 const METADATA: Class = Never("a cloud's metadata service");
-const DOCUMENTATION: Class = Never("an address for documentation");
 
-/// The first row that fits counts.
+/// The first row that fits counts. What is reserved for documentation is no row: nobody's network is there, and closed
+/// networks lead the names of outside hosts to such addresses.
 const V4: &[(Ipv4Addr, u32, Class)] = &[
     (Ipv4Addr::new(169, 254, 169, 254), 32, METADATA),
     (Ipv4Addr::new(100, 100, 100, 200), 32, METADATA),
@@ -38,12 +38,9 @@ const V4: &[(Ipv4Addr, u32, Class)] = &[
     (Ipv4Addr::new(169, 254, 0, 0), 16, Never("a link-local address")),
     (Ipv4Addr::new(172, 16, 0, 0), 12, Own("a private address")),
     (Ipv4Addr::new(192, 0, 0, 0), 24, Never("an address for protocols")),
-    (Ipv4Addr::new(192, 0, 2, 0), 24, DOCUMENTATION),
     (Ipv4Addr::new(192, 88, 99, 0), 24, Never("a 6to4 relay")),
     (Ipv4Addr::new(192, 168, 0, 0), 16, Own("a private address")),
     (Ipv4Addr::new(198, 18, 0, 0), 15, Never("an address for benchmarks")),
-    (Ipv4Addr::new(198, 51, 100, 0), 24, DOCUMENTATION),
-    (Ipv4Addr::new(203, 0, 113, 0), 24, DOCUMENTATION),
     (Ipv4Addr::new(224, 0, 0, 0), 4, Never("a multicast address")),
     (Ipv4Addr::new(240, 0, 0, 0), 4, Never("a reserved address")),
 ];
@@ -59,9 +56,7 @@ const V6: &[(Ipv6Addr, u32, Class)] = &[
     (Ipv6Addr::new(0x64, 0xff9b, 1, 0, 0, 0, 0, 0), 48, Never("a translator's local address")),
     // Teredo, benchmarks, ORCHID and the like.
     (Ipv6Addr::new(0x2001, 0, 0, 0, 0, 0, 0, 0), 23, Never("an address for protocols")),
-    (Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0), 32, DOCUMENTATION),
     (Ipv6Addr::new(0x2002, 0, 0, 0, 0, 0, 0, 0), 16, Never("a 6to4 address")),
-    (Ipv6Addr::new(0x3fff, 0, 0, 0, 0, 0, 0, 0), 20, DOCUMENTATION),
     (Ipv6Addr::new(0x2000, 0, 0, 0, 0, 0, 0, 0), 3, Class::Public),
     (Ipv6Addr::new(0xfc00, 0, 0, 0, 0, 0, 0, 0), 7, Own("a unique local address")),
     (Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0), 10, Never("a link-local address")),
@@ -131,9 +126,9 @@ mod tests {
     #[case::metadata_in_public_range("168.63.129.16", false, false)]
     #[case::metadata_in_protocol_range("192.0.0.192", false, false)]
     #[case::protocols("192.0.0.9", false, false)]
-    #[case::documentation_1("192.0.2.1", false, false)]
-    #[case::documentation_2("198.51.100.1", false, false)]
-    #[case::documentation_3("203.0.113.1", false, false)]
+    #[case::documentation_1("192.0.2.1", true, true)]
+    #[case::documentation_2("198.51.100.1", true, true)]
+    #[case::documentation_3("203.0.113.1", true, true)]
     #[case::relay("192.88.99.1", false, false)]
     #[case::benchmarks("198.19.255.255", false, false)]
     #[case::multicast("224.0.0.1", false, false)]
@@ -159,8 +154,8 @@ mod tests {
     #[case::benchmarks_6("2001:2::1", false, false)]
     #[case::orchid("2001:20::1", false, false)]
     #[case::above_protocols("2001:200::1", true, true)]
-    #[case::documentation_6("2001:db8::1", false, false)]
-    #[case::documentation_6_new("3fff:fff::1", false, false)]
+    #[case::documentation_6("2001:db8::1", true, true)]
+    #[case::documentation_6_new("3fff:fff::1", true, true)]
     #[case::discard("100::1", false, false)]
     #[case::segments("5f00::1", false, false)]
     #[case::unique_local("fd12:3456::1", false, true)]
