@@ -39,6 +39,7 @@ mod run;
 mod streams;
 #[allow(unsafe_code)]
 mod sys;
+mod terminal;
 mod validate;
 mod watchdog;
 mod wire;

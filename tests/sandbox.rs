@@ -26,3 +26,5 @@ mod network;
 mod procfs;
 #[path = "sandbox/speed.rs"]
 mod speed;
+#[path = "sandbox/terminal.rs"]
+mod terminal;

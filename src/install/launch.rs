@@ -195,7 +195,7 @@ impl Launch {
             scratch.size_bytes = scratch.size_bytes.min(limits.memory_bytes);
         }
         policy.limits = limits;
-        policy.stdio = Stdio::Inherit;
+        policy.stdio = Stdio::Terminal;
         policy.profile = SeccompProfile::Command;
         policy
     }

@@ -22,7 +22,7 @@ use super::policy::{Policy, Stdio};
 use super::receipt::Receipt;
 use super::record::{self, Record};
 use super::run::{self, Surroundings};
-use super::streams::{StdinBytes, Streams};
+use super::streams::{MayHaveTerminal, StdinBytes, Streams};
 use super::validate;
 use crate::names::hex;
 
@@ -197,7 +197,13 @@ impl Sandbox {
         network::check(policy, outside)?;
         let streams = match policy.stdio {
             Stdio::Captured => Streams::captured(stdin, &policy.limits)?,
-            Stdio::Inherit => Streams::inherited()?,
+            Stdio::Inherit | Stdio::Terminal => {
+                return Err(SandboxError::refused(
+                    "stdio",
+                    "the caller's own streams are for a process that does nothing else",
+                    "use `exec`, or have them captured",
+                ));
+            }
         };
         let (name, turn) = self.shared.names.next();
         let groups = self.shared.groups.places(&name);
@@ -275,6 +281,10 @@ const FORWARDED: [Signal; 8] = [
     Signal::SIGWINCH,
 ];
 
+/// Those of job control beside them, where there is a terminal. SIGTTOU is held back so that the terminal's modes can be
+/// set from wherever it is ours to do.
+const JOB_CONTROL: [Signal; 3] = [Signal::SIGTSTP, Signal::SIGCONT, Signal::SIGTTOU];
+
 /// Runs a policy with the caller's own streams, passing signals on; for a process that does nothing else.
 ///
 /// Call it while the process has one thread: signals are held back in the calling one only. No server, no state and
@@ -295,9 +305,19 @@ pub fn exec_with_helper(policy: &Policy, helper: &Path) -> Result<ExecStatus, Sa
     validate::check(policy)?;
     let outside = Outside::default();
     network::check(policy, &outside)?;
+    let streams = match policy.stdio {
+        Stdio::Captured => Streams::captured(StdinBytes::Empty, &policy.limits)?,
+        Stdio::Inherit => Streams::inherited(MayHaveTerminal::No)?,
+        Stdio::Terminal => Streams::inherited(MayHaveTerminal::Yes)?,
+    };
     let mut mask = SigSet::empty();
     for signal in FORWARDED {
         mask.add(signal);
+    }
+    if streams.0.terminal.is_some() {
+        for signal in JOB_CONTROL {
+            mask.add(signal);
+        }
     }
     let before = mask.thread_swap_mask(nix::sys::signal::SigmaskHow::SIG_BLOCK).doing("hold signals back")?;
     let signals = SignalFd::with_flags(&mask, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
@@ -314,9 +334,7 @@ pub fn exec_with_helper(policy: &Policy, helper: &Path) -> Result<ExecStatus, Sa
         landlock_at_most: landlock::NEWEST,
         signals: Some(&signals),
     };
-    let mut policy = policy.clone();
-    policy.stdio = Stdio::Inherit;
-    let ran = run::run(&policy, Streams::inherited()?, &around);
+    let ran = run::run(policy, streams, &around);
     let _restored = before.thread_set_mask();
     let Outcome { end, receipt, .. } = ran?;
     Ok(ExecStatus { code: exit_code(end), end, receipt })

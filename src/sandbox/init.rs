@@ -21,8 +21,9 @@ use super::payload;
 use super::policy::Network;
 use super::receipt::OwnExecutable;
 use super::sys;
+use super::terminal::Stand;
 use super::watchdog::Watchdog;
-use super::wire::{self, FromInit, FromPayload, Launch, Started};
+use super::wire::{self, FromInit, FromPayload, Launch, Started, ToInit};
 use super::world::{self, Host, World};
 
 /// Runs the init; never returns.
@@ -45,6 +46,7 @@ struct Running {
     watchdog: Option<Watchdog>,
     signals: SignalFd,
     program: Pid,
+    stand: Option<Stand>,
 }
 
 fn start(status: &OwnedFd, launch: &OwnedFd, own_executable: OwnExecutable) -> Result<Running, Fault> {
@@ -56,12 +58,13 @@ fn start(status: &OwnedFd, launch: &OwnedFd, own_executable: OwnExecutable) -> R
     sys::make_private().step("make mounts private")?;
     sys::new_cgroup_namespace().step("make the cgroup namespace")?;
     // Host paths are opened as the caller, whose directories they are; everything else is made as the id inside.
-    let host = Host::open(&launch.policy)?;
+    let host = Host::open(&launch)?;
     take_identity(&launch)?;
     listen(status, &launch)?;
     let world = World::build(&launch, host)?;
     rustix::system::sethostname(launch.policy.hostname.as_bytes()).step("set the host name")?;
     let session_keyring = sys::join_new_session_keyring().is_ok();
+    let stand = launch.terminal.map(|seat| Stand::make(seat, status)).transpose()?;
 
     let mut mask = SigSet::empty();
     mask.add(NixSignal::SIGCHLD);
@@ -71,7 +74,7 @@ fn start(status: &OwnedFd, launch: &OwnedFd, own_executable: OwnExecutable) -> R
     let (failed_read, failed_write) =
         rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).step("make a pipe")?;
     let Some(program) = sys::fork_single_threaded().step("fork the program")? else {
-        payload::execute(&launch, &failed_write);
+        payload::execute(&launch, stand.as_ref(), &failed_write);
         sys::exit(127);
     };
     drop(failed_write);
@@ -86,7 +89,7 @@ fn start(status: &OwnedFd, launch: &OwnedFd, own_executable: OwnExecutable) -> R
     let started = Started { own_executable, root: world.root, session_keyring, landlock_abi };
     wire::send_message(status, &FromInit::Started(started), &outputs).step("tell the start")?;
     drop(world);
-    Ok(Running { watchdog, signals, program })
+    Ok(Running { watchdog, signals, program, stand })
 }
 
 /// Makes the listeners of the run and passes them out; no copy stays here.
@@ -181,7 +184,7 @@ impl Running {
             }
             if !children.is_empty() {
                 while matches!(self.signals.read_signal(), Ok(Some(_))) {}
-                if let Some((exited, signaled)) = self.reap() {
+                if let Some((exited, signaled)) = self.reap(status) {
                     Self::leave(status, watchdog.as_ref(), |sampled| FromInit::Ended {
                         exited,
                         signaled,
@@ -190,8 +193,14 @@ impl Running {
                 }
             }
             if !messages.is_empty() {
-                match wire::receive(status) {
-                    Ok((bytes, _)) if !bytes.is_empty() => self.forward(i32::from(bytes[0])),
+                match wire::receive_message(status) {
+                    Ok(Some((ToInit::Signal(number), _))) => self.forward(number),
+                    Ok(Some((ToInit::Resume { foreground }, _))) => {
+                        if let Some(stand) = &mut self.stand {
+                            stand.resume(self.program, foreground);
+                        }
+                    }
+                    Ok(Some((ToInit::Ready, _))) => {}
                     _ => sys::exit(0),
                 }
             }
@@ -208,11 +217,19 @@ impl Running {
         sys::exit(if told.is_ok() { 0 } else { 125 })
     }
 
-    /// Reaps whatever has ended; says how the program ended once it has.
-    fn reap(&self) -> Option<(Option<i32>, Option<i32>)> {
+    /// Reaps whatever has ended; says how the program ended once it has. With a terminal, tells when it is stopped.
+    fn reap(&self, status: &OwnedFd) -> Option<(Option<i32>, Option<i32>)> {
+        let mut options = WaitOptions::NOHANG;
+        options.set(WaitOptions::UNTRACED, self.stand.is_some());
         let mut ended = None;
-        while let Ok(Some((pid, how))) = wait(WaitOptions::NOHANG) {
-            if pid == self.program {
+        while let Ok(Some((pid, how))) = wait(options) {
+            if pid != self.program {
+                continue;
+            }
+            if let Some(signal) = how.stopping_signal() {
+                // A caller who is gone has ended the run already.
+                let _gone = wire::send_message(status, &FromInit::Stopped { signal }, &[]);
+            } else {
                 ended = Some((how.exit_status(), how.terminating_signal()));
             }
         }
@@ -222,7 +239,7 @@ impl Running {
     /// Passes a signal on: those of a terminal to the whole group, as a terminal would, others to the program.
     fn forward(&self, number: i32) {
         let Some(signal) = Signal::from_named_raw(number) else { return };
-        let _gone = if matches!(signal, Signal::INT | Signal::QUIT | Signal::HUP) {
+        let _gone = if matches!(signal, Signal::INT | Signal::QUIT | Signal::HUP | Signal::TSTP) {
             rustix::process::kill_process_group(self.program, signal)
         } else {
             rustix::process::kill_process(self.program, signal)

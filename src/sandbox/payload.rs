@@ -15,11 +15,12 @@ use super::error::{Fault, Step};
 use super::filter;
 use super::landlock;
 use super::sys;
+use super::terminal::Stand;
 use super::wire::{FromPayload, Launch};
 
 /// Executes the program; comes back only when a step failed, which the init has been told then.
-pub(crate) fn execute(launch: &Launch, init: &OwnedFd) {
-    match prepare_and_execute(launch, init) {
+pub(crate) fn execute(launch: &Launch, stand: Option<&Stand>, init: &OwnedFd) {
+    match prepare_and_execute(launch, stand, init) {
         Ok(never) => match never {},
         Err(fault) => {
             let _gone = tell(init, &FromPayload::Failed(fault));
@@ -34,7 +35,11 @@ fn tell(init: &OwnedFd, what: &FromPayload) -> Result<(), Errno> {
     rustix::io::retry_on_intr(|| rustix::io::write(init, &line)).map(|_| ())
 }
 
-fn prepare_and_execute(launch: &Launch, init: &OwnedFd) -> Result<std::convert::Infallible, Fault> {
+fn prepare_and_execute(
+    launch: &Launch,
+    stand: Option<&Stand>,
+    init: &OwnedFd,
+) -> Result<std::convert::Infallible, Fault> {
     let policy = &launch.policy;
     let text = |value: &str| {
         CString::new(value).map_err(|_| Fault { step: "take the arguments".into(), errno: libc::EINVAL })
@@ -48,7 +53,12 @@ fn prepare_and_execute(launch: &Launch, init: &OwnedFd) -> Result<std::convert::
     let program =
         arguments.first().ok_or_else(|| Fault { step: "take the arguments".into(), errno: libc::EINVAL })?;
 
-    rustix::process::setsid().step("make a session")?;
+    match stand {
+        Some(stand) => stand.sit()?,
+        None => {
+            rustix::process::setsid().step("make a session")?;
+        }
+    }
     sys::default_signals();
     set_limits(launch)?;
     // The init keeps its own score, so that the kernel ends the program first. The file belongs to the id inside

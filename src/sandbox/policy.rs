@@ -245,8 +245,11 @@ impl Require {
 pub enum Stdio {
     /// Into bounded rings that the outcome carries.
     Captured,
-    /// To the caller's own streams (`pantry exec`).
+    /// To the caller's own streams (`exec` alone): pipes as they are, everything else copied, so that no file,
+    /// socket or terminal of the caller's is ever inside.
     Inherit,
+    /// The same, with a terminal of the run's own in place of those that are terminals (`exec` alone).
+    Terminal,
 }
 
 /// The list of system calls a program gets, by what it is for.

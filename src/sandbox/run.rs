@@ -24,8 +24,9 @@ use super::outcome::{End, Limit, Outcome, TakenOutput};
 use super::policy::Policy;
 use super::receipt::{self, Enforced, EnforcedLimits, Enforcement, Features, Receipt};
 use super::streams::{ProgramEnds, Streams};
+use super::terminal::{self, Side, Terminal};
 use super::watchdog::PINNED;
-use super::wire::{self, FromHelper, FromInit, GO, Launch, Sampled, Started, Watch};
+use super::wire::{self, FromHelper, FromInit, GO, Launch, Sampled, Started, ToInit, Watch};
 use super::world::timespec;
 
 /// How often controllers are asked whether a run sits at its limit of processes.
@@ -83,6 +84,7 @@ pub(crate) fn run(
     helper.wait().doing("wait for the helper")?;
     attending?;
     attended.last_words(around.outside);
+    attended.streams.settle()?;
     attended.conclude(around, limits, begun)
 }
 
@@ -117,6 +119,8 @@ enum Source {
     Gone,
     Stdin,
     Output(usize),
+    Copy(usize),
+    Terminal(Side),
     Cancel,
     Signals,
 }
@@ -138,6 +142,7 @@ impl Attended<'_> {
                 processes: limits.processes.enforced_by == Enforcement::Watchdog,
                 cpu: limits.cpu.enforced_by == Enforcement::Watchdog,
             },
+            terminal: self.streams.terminal.as_ref().map(Terminal::seat),
             landlock_at_most: around.landlock_at_most,
             groups: around.group.dirs().cloned().collect(),
         };
@@ -214,6 +219,9 @@ impl Attended<'_> {
                 waited.extend(drain.pipe().map(|fd| (Source::Output(index), fd, PollFlags::IN)));
             }
         }
+        waited.extend(self.streams.copies().map(|(index, fd, flags)| (Source::Copy(index), fd, flags)));
+        let terminal = self.streams.terminal.iter().flat_map(Terminal::waits_for);
+        waited.extend(terminal.map(|(side, fd, flags)| (Source::Terminal(side), fd, flags)));
         if self.killed.is_none() {
             waited.push((Source::Cancel, around.cancel.as_fd(), PollFlags::IN));
         }
@@ -238,16 +246,73 @@ impl Attended<'_> {
             Source::Stdin => self.streams.write(),
             Source::Output(index) => self.streams.read(index),
             Source::Cancel => self.end(End::Cancelled, &around.group),
+            Source::Copy(index) => self.streams.copy(index),
+            Source::Terminal(side) => {
+                if let Some(terminal) = &mut self.streams.terminal {
+                    terminal.pass(side);
+                }
+            }
             Source::Signals => {
                 while let Some(Ok(Some(signal))) = around.signals.map(SignalFd::read_signal) {
-                    let number = u8::try_from(signal.ssi_signo).unwrap_or(0);
-                    if let Some(status) = &self.status {
-                        let _gone = wire::send(status, &[number], &[]);
-                    }
+                    self.signalled(i32::try_from(signal.ssi_signo).unwrap_or(0));
                 }
             }
         }
         Ok(false)
+    }
+
+    fn tell_init(&self, what: ToInit) {
+        if let Some(status) = &self.status {
+            // If it is gone, its pidfd says so.
+            let _gone = wire::send_message(status, &what, &[]);
+        }
+    }
+
+    /// Does what a signal to the caller asks for: mostly it is the program's.
+    fn signalled(&mut self, signal: i32) {
+        match (&mut self.streams.terminal, signal) {
+            (Some(terminal), nix::libc::SIGWINCH) => terminal.resize(),
+            // A shell's `fg` for a job that was running behind; of one that was stopped `stopped` knows.
+            (Some(terminal), nix::libc::SIGCONT) => {
+                if !terminal.is_taken() && terminal.is_interactive() && terminal.is_ours() {
+                    self.go_on();
+                }
+            }
+            _ => self.tell_init(ToInit::Signal(signal)),
+        }
+    }
+
+    /// The program was stopped: by a key, by reading from behind, or by another.
+    fn stopped(&mut self, signal: i32) {
+        let Some(terminal) = &mut self.streams.terminal else { return };
+        let asks = matches!(signal, nix::libc::SIGTTIN | nix::libc::SIGTTOU);
+        if asks && !terminal.is_taken() && terminal.is_ours() {
+            terminal.take();
+            return self.tell_init(ToInit::Resume { foreground: true });
+        }
+        let took = terminal.is_taken();
+        terminal.leave();
+        terminal::stop_like(signal);
+        if took
+            && let Some(terminal) = &mut self.streams.terminal
+            && terminal.is_ours()
+        {
+            terminal.look_again();
+            terminal.take();
+        }
+        self.go_on();
+    }
+
+    /// Lets the program go on, with the terminal if the caller has it and the program wants it.
+    fn go_on(&mut self) {
+        let Some(terminal) = &mut self.streams.terminal else { return };
+        terminal.resize();
+        if !terminal.is_taken() && terminal.is_interactive() && terminal.is_ours() {
+            terminal.look_again();
+            terminal.take();
+        }
+        let foreground = terminal.is_taken();
+        self.tell_init(ToInit::Resume { foreground });
     }
 
     fn hear_helper(&mut self, around: &Surroundings<'_>) -> Result<bool, SandboxError> {
@@ -281,6 +346,13 @@ impl Attended<'_> {
             Ok(Some((FromInit::Listening, listeners))) => {
                 self.servers = Some(Servers::start(listeners, self.policy.servers(), outside)?);
             }
+            Ok(Some((FromInit::Terminal, mut fds))) => {
+                if let (Some(terminal), Some(theirs)) = (&mut self.streams.terminal, fds.pop()) {
+                    terminal.connect(theirs)?;
+                    self.tell_init(ToInit::Ready);
+                }
+            }
+            Ok(Some((FromInit::Stopped { signal }, _))) => self.stopped(signal),
             Ok(Some((FromInit::Started(started), outputs))) => {
                 self.started = Some(started);
                 self.outputs = outputs;

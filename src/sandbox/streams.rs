@@ -1,15 +1,22 @@
-//! The standard streams of a run: pipes that are fed and drained, or the caller's own.
+//! The standard streams of a run: pipes that are fed and drained, or the caller's own, most of them copied.
+
+mod copy;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use fs_err as fs;
-use rustix::fs::OFlags;
+use rustix::event::PollFlags;
+use rustix::fs::{FileType, OFlags, major, minor};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 
 use super::error::{Doing as _, SandboxError};
 use super::policy::Limits;
 use super::ring::{Captured, Ring};
+use super::terminal::Terminal;
+
+pub(crate) use copy::Chunk;
+use copy::Copy;
 
 /// What a program reads from its standard input.
 #[derive(Debug)]
@@ -26,6 +33,10 @@ pub enum StdinBytes {
 pub(crate) struct Streams {
     input: Option<Feed>,
     pub(crate) output: [Drain; 2],
+    /// The caller's streams that are copied: the input, and the outputs.
+    copies: Vec<Copy>,
+    /// The caller's terminal, where the run has one of its own.
+    pub(crate) terminal: Option<Terminal>,
     total: u64,
     total_cap: u64,
 }
@@ -40,6 +51,19 @@ struct Feed {
 pub(crate) struct Drain {
     pipe: Option<OwnedFd>,
     ring: Ring,
+}
+
+/// Whether a run may have a terminal of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum MayHaveTerminal {
+    Yes,
+    No,
+}
+
+#[derive(Clone, Copy)]
+enum Stream {
+    In,
+    Out,
 }
 
 /// The program's ends: stdin, stdout, stderr.
@@ -65,24 +89,102 @@ impl Streams {
         };
         let ((stdout, program_out), (stderr, program_err)) = (drain()?, drain()?);
         let streams =
-            Self { input, output: [stdout, stderr], total: 0, total_cap: limits.output_total_bytes };
+            Self { input, output: [stdout, stderr], total_cap: limits.output_total_bytes, ..Self::none() };
         Ok((streams, [program_in, program_out, program_err]))
     }
 
-    /// Hands the caller's own streams on.
-    pub(crate) fn inherited() -> Result<(Self, ProgramEnds), SandboxError> {
-        let copy = |fd: BorrowedFd<'_>| match rustix::io::fcntl_dupfd_cloexec(fd, 3) {
-            // Started without it.
-            Err(Errno::BADF) => null(),
-            other => other.doing("pass a stream on"),
-        };
-        let ends = [
-            copy(std::io::stdin().as_fd())?,
-            copy(std::io::stdout().as_fd())?,
-            copy(std::io::stderr().as_fd())?,
-        ];
+    fn none() -> Self {
         let none = || Drain { pipe: None, ring: Ring::new(0) };
-        Ok((Self { input: None, output: [none(), none()], total: 0, total_cap: u64::MAX }, ends))
+        Self {
+            input: None,
+            output: [none(), none()],
+            copies: Vec::new(),
+            terminal: None,
+            total: 0,
+            total_cap: u64::MAX,
+        }
+    }
+
+    /// Stands for the caller's own streams: with a terminal of the run's own for those that are terminals, if it
+    /// `may` have one.
+    pub(crate) fn inherited(may: MayHaveTerminal) -> Result<(Self, ProgramEnds), SandboxError> {
+        let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
+        let given = [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()];
+        let mut streams = Self::none();
+        if may == MayHaveTerminal::Yes {
+            streams.terminal = Terminal::among(given)?;
+        }
+        let seats = streams.terminal.as_ref().map_or([false; 3], |terminal| terminal.seat().streams);
+        let mut ends = Vec::with_capacity(3);
+        for ((stream, fd), seated) in [Stream::In, Stream::Out, Stream::Out].into_iter().zip(given).zip(seats)
+        {
+            ends.push(if seated { null()? } else { streams.hand_in(stream, fd)? });
+        }
+        let ends = ends.try_into().map_err(|_| SandboxError::Io {
+            doing: "pass the streams on",
+            source: std::io::Error::from(Errno::INVAL),
+        })?;
+        Ok((streams, ends))
+    }
+
+    /// The program's end for one of the caller's streams: itself where that is harmless, else a pipe whose other end
+    /// is copied.
+    fn hand_in(&mut self, stream: Stream, fd: BorrowedFd<'_>) -> Result<OwnedFd, SandboxError> {
+        let doing = "pass a stream on";
+        let own = match rustix::io::fcntl_dupfd_cloexec(fd, 3) {
+            // Started without it.
+            Err(Errno::BADF) => return null(),
+            other => other.doing(doing)?,
+        };
+        if is_harmless(&own).doing(doing)? {
+            return Ok(own);
+        }
+        let (read, write) = pipe_with(PipeFlags::CLOEXEC).doing("make a pipe")?;
+        Ok(match stream {
+            Stream::In => {
+                unblocked(&write)?;
+                self.copies.push(Copy::into_pipe(own, write, &read).doing(doing)?);
+                read
+            }
+            Stream::Out => {
+                unblocked(&read)?;
+                self.copies.push(Copy::out(read, own));
+                write
+            }
+        })
+    }
+
+    /// What the copies wait for, with their numbers.
+    pub(crate) fn copies(&self) -> impl Iterator<Item = (usize, BorrowedFd<'_>, PollFlags)> {
+        let waits = self.copies.iter().enumerate();
+        waits.filter_map(|(index, copy)| copy.waits_for().map(|(fd, flags)| (index, fd, flags)))
+    }
+
+    /// Takes a step of a copy.
+    pub(crate) fn copy(&mut self, index: usize) {
+        if let Some(copy) = self.copies.get_mut(index) {
+            copy.step();
+        }
+    }
+
+    /// Once the program is gone: brings what it printed to the caller, and leaves what it did not read.
+    ///
+    /// # Errors
+    /// When what it printed could not be written, and it does not know.
+    pub(crate) fn settle(&mut self) -> Result<(), SandboxError> {
+        if let Some(terminal) = &mut self.terminal {
+            terminal.leave();
+        }
+        for copy in &mut self.copies {
+            if copy.is_out() {
+                copy.finish();
+            }
+            copy.put_back();
+        }
+        match self.copies.iter().filter(|copy| copy.is_out()).find_map(Copy::failed) {
+            Some(errno) => Err(errno).doing("write what the program printed"),
+            None => Ok(()),
+        }
     }
 
     /// The pipe to wait for until it takes more input.
@@ -156,4 +258,17 @@ fn null() -> Result<OwnedFd, SandboxError> {
 fn unblocked(fd: &OwnedFd) -> Result<(), SandboxError> {
     let flags = rustix::fs::fcntl_getfl(fd).doing("set up a pipe")?;
     rustix::fs::fcntl_setfl(fd, flags | OFlags::NONBLOCK).doing("set up a pipe")
+}
+
+/// A pipe, or one of the devices that every jail has: there is nothing about them that the program could not do to a
+/// copy too.
+fn is_harmless(fd: &OwnedFd) -> Result<bool, Errno> {
+    let found = rustix::fs::fstat(fd)?;
+    Ok(match FileType::from_raw_mode(found.st_mode) {
+        FileType::Fifo => true,
+        FileType::CharacterDevice => {
+            major(found.st_rdev) == 1 && matches!(minor(found.st_rdev), 3 | 5 | 7 | 8 | 9)
+        }
+        _ => false,
+    })
 }

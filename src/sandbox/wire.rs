@@ -2,7 +2,7 @@
 //!
 //! Two sockets a run. *Control* joins the caller and the helper: it carries the policy with the descriptors, then
 //! the init's pid, and its end of file means to either side that the other is dead. *Status* joins the caller and
-//! the init: it carries a failed step, the start, the end, and signals to forward. The program inside has neither.
+//! the init: it carries a failed step, the start, stops and the end, and signals to forward. The program inside has neither.
 
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -37,10 +37,21 @@ pub(crate) struct Launch {
     pub(crate) host_uid: u32,
     pub(crate) host_gid: u32,
     pub(crate) watch: Watch,
+    /// The terminal of the run, if it gets one.
+    pub(crate) terminal: Option<Seat>,
     /// The newest ABI of Landlock to use; lower than the kernel's in tests only.
     pub(crate) landlock_at_most: u32,
     /// The directories of the run's control group, which the helper removes when the caller is dead.
     pub(crate) groups: Vec<PathBuf>,
+}
+
+/// What a run with a terminal of its own begins with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Seat {
+    /// Which of the standard streams are the terminal.
+    pub(crate) streams: [bool; 3],
+    /// Whether the program begins in the foreground.
+    pub(crate) foreground: bool,
 }
 
 /// Which limits the init samples because no controller enforces them.
@@ -71,8 +82,14 @@ pub(crate) enum FromInit {
     Failed(Fault),
     /// The listeners of the network are attached, in the order of the policy's servers.
     Listening,
+    /// The controlling side of the run's terminal is attached; the init waits for [`ToInit::Ready`].
+    Terminal,
     /// The program was executed; the output directories are attached in the policy's order.
     Started(Started),
+    /// The main process was stopped by this signal; only with a terminal.
+    Stopped {
+        signal: i32,
+    },
     /// The main process ended.
     Ended {
         exited: Option<i32>,
@@ -84,6 +101,17 @@ pub(crate) enum FromInit {
         limit: Limit,
         sampled: Sampled,
     },
+}
+
+/// What the caller says over the status socket.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(crate) enum ToInit {
+    /// The terminal is set up.
+    Ready,
+    /// Pass a signal on to the program.
+    Signal(i32),
+    /// Let the program go on, in the foreground of its terminal or behind it.
+    Resume { foreground: bool },
 }
 
 /// What the program's process tells the init before it executes the program, a line each.

@@ -54,7 +54,8 @@ enum HostRoot {
 
 impl Host {
     /// Opens everything of the host that the policy names.
-    pub(crate) fn open(policy: &Policy) -> Result<Self, Fault> {
+    pub(crate) fn open(launch: &Launch) -> Result<Self, Fault> {
+        let policy = &launch.policy;
         let inputs = policy
             .inputs
             .iter()
@@ -86,7 +87,8 @@ impl Host {
                 Ok((data.at.clone(), tree))
             })
             .collect::<Result<Vec<_>, Fault>>()?;
-        let mut host = Self { root: HostRoot::Empty, devices: Devices::open()?, inputs, data };
+        let mut host =
+            Self { root: HostRoot::Empty, devices: Devices::open(launch.terminal.is_some())?, inputs, data };
         host.root = host.open_root(policy)?;
         Ok(host)
     }

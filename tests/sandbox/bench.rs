@@ -89,7 +89,7 @@ pub fn open_up(dir: &Path) {
 }
 
 fn build_probe(to: &Path) {
-    let sources = ["sandbox/probe.c", "escape/probe.c"]
+    let sources = ["sandbox/probe.c", "sandbox/terminal.c", "escape/probe.c"]
         .map(|name| Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(name));
     let built = Command::new("cc").args(["-static", "-O1", "-o"]).arg(to).args(sources).output().unwrap();
     assert!(built.status.success(), "cc -static failed: {}", String::from_utf8_lossy(&built.stderr));

@@ -21,12 +21,16 @@ fn the_executing_process() {
 }
 
 fn executing(bench: &Bench, arguments: &[&str]) -> Command {
-    let mut policy = bench.policy(arguments).profile(pantry::sandbox::SeccompProfile::Command);
+    with_streams(bench, pantry::sandbox::Stdio::Inherit, arguments)
+}
+
+pub fn with_streams(bench: &Bench, stdio: pantry::sandbox::Stdio, arguments: &[&str]) -> Command {
+    let mut policy = bench.policy(arguments).profile(pantry::sandbox::SeccompProfile::Command).stdio(stdio);
     policy.limits = pantry::sandbox::Limits::command();
     // Signals are blocked before the harness starts its threads, as a process with one thread would have them.
     let mut command = Command::new("env");
     command
-        .arg("--block-signal=HUP,INT,QUIT,USR1,USR2,ALRM,TERM,WINCH")
+        .arg("--block-signal=HUP,INT,QUIT,USR1,USR2,ALRM,TERM,WINCH,TSTP,CONT,TTIN,TTOU")
         .arg(std::env::current_exe().unwrap())
         .args(["--exact", "executing::the_executing_process", "--nocapture", "-q"])
         .env(POLICY, serde_json::to_string(&policy).unwrap())

@@ -40,7 +40,7 @@ fn what_was_written_is_read_back_and_becomes_the_policy() {
     assert_eq!(policy.cwd, Path::new("/opt/app"));
     assert_eq!(policy.limits.wall_ms, 0);
     assert!(matches!(policy.network, crate::sandbox::Network::None));
-    assert!(matches!(policy.stdio, Stdio::Inherit));
+    assert!(matches!(policy.stdio, Stdio::Terminal));
     assert!(policy.inputs.is_empty() && policy.data.is_empty());
 }
 

@@ -1,11 +1,14 @@
-//! `/dev`: five devices of the host, whose numbers are checked, and nothing that the root brings.
+//! `/dev`: five devices of the host, whose numbers are checked, terminals of the run's own where it has one, and nothing
+//! that the root brings.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use nix::libc;
 use rustix::fs::{FileType, makedev};
-use rustix::mount::MountAttrFlags;
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_string, fsmount, fsopen,
+};
 
 use super::{Kind, attach, clone_at, clone_tree, point, tmpfs};
 use crate::sandbox::error::{Fault, Step};
@@ -13,6 +16,10 @@ use crate::sandbox::sys;
 
 const DEVICES: [(&str, u32, u32); 5] =
     [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9)];
+/// The controlling terminal of whoever opens it; only where a run has one of its own.
+const TERMINAL: (&str, u32, u32) = ("tty", 5, 0);
+/// Most terminals of a run with one: its own, and those that it makes.
+const TERMINALS: u32 = 16;
 const LINKS: [(&str, &str); 4] = [
     ("fd", "/proc/self/fd"),
     ("stdin", "/proc/self/fd/0"),
@@ -24,13 +31,14 @@ const SHARED_MEMORY_CAP: u64 = 64 * 1024 * 1024;
 /// The host's devices, as detached mounts.
 pub(super) struct Devices {
     mounts: Vec<(&'static str, OwnedFd)>,
+    terminal: bool,
 }
 
 impl Devices {
     /// Opens the devices and checks that they are what their names say (CVE-2025-31133).
-    pub(super) fn open() -> Result<Self, Fault> {
+    pub(super) fn open(terminal: bool) -> Result<Self, Fault> {
         let mut mounts = Vec::new();
-        for (name, major, minor) in DEVICES {
+        for (name, major, minor) in DEVICES.into_iter().chain(terminal.then_some(TERMINAL)) {
             let path = Path::new("/dev").join(name);
             let device = clone_tree(&path, false)?;
             let stat = rustix::fs::fstat(&device).step_at("look at", &path)?;
@@ -45,7 +53,7 @@ impl Devices {
             sys::set_mount_attr(device.as_fd(), attributes, false).step_at("guard", &path)?;
             mounts.push((name, device));
         }
-        Ok(Self { mounts })
+        Ok(Self { mounts, terminal })
     }
 
     /// Mounts `/dev`, read-only.
@@ -66,6 +74,11 @@ impl Devices {
             } else if !(watched && *name == "zero") {
                 attach(device, &target).step(step)?;
             }
+        }
+        if self.terminal {
+            let target = point::open(&dev, Path::new("pts"), Kind::Directory, true)?;
+            attach(&terminals()?, &target).step("mount /dev/pts")?;
+            rustix::fs::symlinkat("pts/ptmx", &dev, "ptmx").step(step)?;
         }
         for (name, target) in LINKS {
             rustix::fs::symlinkat(target, &dev, name).step(step)?;
@@ -91,4 +104,17 @@ impl Devices {
         }
         Ok(())
     }
+}
+
+/// Terminals of the run's own: none of the host's is among them.
+fn terminals() -> Result<OwnedFd, Fault> {
+    let step = "mount /dev/pts";
+    let filesystem = fsopen("devpts", FsOpenFlags::FSOPEN_CLOEXEC).step(step)?;
+    let filesystem = filesystem.as_fd();
+    for (name, value) in [("mode", "0620"), ("ptmxmode", "0666"), ("max", &TERMINALS.to_string())] {
+        fsconfig_set_string(filesystem, name, value).step(step)?;
+    }
+    fsconfig_create(filesystem).step(step)?;
+    let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    fsmount(filesystem, FsMountFlags::FSMOUNT_CLOEXEC, attributes).step(step)
 }

@@ -1,0 +1,282 @@
+//! The caller's terminal and the run's own, and what passes between them.
+//!
+//! The caller's is never inside. The run has one of its own (`inside`), which the caller's shows: what is typed goes in
+//! raw, what the program prints comes out, and the run's terminal turns keys into signals for whoever is in its
+//! foreground. Three rules keep job control as users of a shell know it:
+//!
+//! - Nothing is read from the caller's terminal, and its modes are left alone, until the program is in the foreground
+//!   of its own and the caller in that of his. A program that has the terminal for its input and output begins there;
+//!   any other (one of a pipeline, beside which another may be reading) is moved there when it asks for input, which
+//!   stops it as a background job is stopped.
+//! - When the program is stopped, the caller's terminal is given back and the caller's process group stops likewise.
+//!   Continued, it takes the terminal again if it is in the foreground, and lets the program go on.
+//! - However the run ends, the caller's terminal has its modes back ([`Drop`]), and what was typed and not read is
+//!   dropped, lest answers that a program's output draws from the terminal are read as commands by a shell.
+
+mod inside;
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use nix::sys::signal::{SigSet, SigmaskHow};
+use rustix::event::PollFlags;
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use rustix::process::Signal;
+use rustix::termios::{OptionalActions, QueueSelector, Termios};
+
+use super::error::{Doing as _, SandboxError};
+use super::streams::Chunk;
+use super::wire::Seat;
+
+pub(crate) use inside::Stand;
+
+/// A side of the terminal that may be ready.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Side {
+    /// The caller's terminal.
+    Own,
+    /// The run's.
+    Theirs,
+}
+
+/// The caller's terminal, and the controlling side of the run's.
+pub(crate) struct Terminal {
+    /// The caller's, to read from and to set.
+    own: OwnedFd,
+    /// The same to write to, where possible without waiting.
+    screen: OwnedFd,
+    /// Its modes as they were found.
+    modes: Termios,
+    seat: Seat,
+    theirs: Option<OwnedFd>,
+    /// Whether the modes are set to raw, and keys are passed on.
+    taken: bool,
+    /// Whether the caller's terminal is there no more.
+    hung_up: bool,
+    keys: Chunk,
+    shown: Chunk,
+}
+
+impl Terminal {
+    /// The terminal among these standard streams, if there is one.
+    pub(crate) fn among(streams: [BorrowedFd<'_>; 3]) -> Result<Option<Self>, SandboxError> {
+        let doing = "look at the terminal";
+        let are = streams.map(rustix::termios::isatty);
+        // What is typed comes from where it would be read, what is shown goes where it would be written.
+        let first =
+            |order: [usize; 3]| order.into_iter().find(|index| are[*index]).map(|index| streams[index]);
+        let (Some(own), Some(screen)) = (first([0, 2, 1]), first([1, 2, 0])) else { return Ok(None) };
+        let copy = |fd: BorrowedFd<'_>| rustix::io::fcntl_dupfd_cloexec(fd, 3).doing(doing);
+        let modes = rustix::termios::tcgetattr(own).doing(doing)?;
+        let mut terminal = Self {
+            own: copy(own)?,
+            screen: match unwaiting(screen) {
+                Some(screen) => screen,
+                None => copy(screen)?,
+            },
+            modes,
+            seat: Seat { streams: are, foreground: false },
+            theirs: None,
+            taken: false,
+            hung_up: false,
+            keys: Chunk::default(),
+            shown: Chunk::default(),
+        };
+        terminal.seat.foreground = are[0] && are[1] && terminal.is_ours();
+        Ok(Some(terminal))
+    }
+
+    /// What the run begins with.
+    pub(crate) fn seat(&self) -> Seat {
+        self.seat
+    }
+
+    /// Takes the controlling side of the run's terminal, and gives it the modes and the size of the caller's.
+    pub(crate) fn connect(&mut self, theirs: OwnedFd) -> Result<(), SandboxError> {
+        let doing = "set up the run's terminal";
+        let flags = rustix::fs::fcntl_getfl(&theirs).doing(doing)?;
+        rustix::fs::fcntl_setfl(&theirs, flags | OFlags::NONBLOCK).doing(doing)?;
+        rustix::termios::tcsetattr(&theirs, OptionalActions::Now, &self.modes).doing(doing)?;
+        self.theirs = Some(theirs);
+        self.resize();
+        if self.seat.foreground {
+            self.take();
+        }
+        Ok(())
+    }
+
+    /// Gives the run's terminal the size of the caller's; the kernel tells who is in its foreground.
+    pub(crate) fn resize(&self) {
+        if let (Some(theirs), Ok(size)) = (&self.theirs, rustix::termios::tcgetwinsize(&self.own)) {
+            let _gone = rustix::termios::tcsetwinsize(theirs, size);
+        }
+    }
+
+    /// What to wait for.
+    pub(crate) fn waits_for(&self) -> impl Iterator<Item = (Side, BorrowedFd<'_>, PollFlags)> {
+        let reads = self.taken && !self.hung_up && self.keys.is_empty();
+        let own = reads.then(|| (Side::Own, self.own.as_fd(), PollFlags::IN));
+        let shows = !self.shown.is_empty();
+        let screen = shows.then(|| (Side::Own, self.screen.as_fd(), PollFlags::OUT));
+        let mut flags = PollFlags::empty();
+        flags.set(PollFlags::IN, !shows);
+        flags.set(PollFlags::OUT, !self.keys.is_empty());
+        let theirs = self.theirs.as_ref().filter(|_| !flags.is_empty());
+        own.into_iter().chain(screen).chain(theirs.map(|fd| (Side::Theirs, fd.as_fd(), flags)))
+    }
+
+    /// Passes on what can be without waiting.
+    pub(crate) fn pass(&mut self, side: Side) {
+        match side {
+            Side::Own => {
+                if self.taken && !self.hung_up && self.keys.is_empty() && is_readable(&self.own) {
+                    // The end, or a terminal that is gone.
+                    self.hung_up = !matches!(self.keys.fill(&self.own), Ok(true) | Err(Errno::AGAIN));
+                }
+                self.show();
+            }
+            Side::Theirs => {
+                self.show();
+                self.listen();
+                self.show();
+            }
+        }
+        if let Some(theirs) = &self.theirs
+            && !self.keys.is_empty()
+        {
+            let _full_or_gone = self.keys.drain(theirs);
+        }
+    }
+
+    /// Reads what the program shows, and shows it.
+    fn listen(&mut self) {
+        let Some(theirs) = &self.theirs else { return };
+        if !self.shown.is_empty() {
+            return;
+        }
+        match self.shown.fill(theirs) {
+            Ok(true) | Err(Errno::AGAIN) => {}
+            // Nobody has the other side any more.
+            Ok(false) | Err(_) => self.theirs = None,
+        }
+    }
+
+    fn show(&mut self) {
+        if self.shown.is_empty() {
+            return;
+        }
+        match self.shown.drain(&self.screen) {
+            Ok(()) | Err(Errno::AGAIN) => {}
+            Err(_) => {
+                // Nobody sees it; the program must not wait for that.
+                self.hung_up = true;
+                self.shown = Chunk::default();
+            }
+        }
+    }
+
+    /// Shows all that is there once the program is stopped or gone, and gives the terminal back.
+    pub(crate) fn leave(&mut self) {
+        loop {
+            if self.shown.is_empty() {
+                self.listen();
+                if self.shown.is_empty() {
+                    break;
+                }
+            } else {
+                let mut fds = [rustix::event::PollFd::new(&self.screen, PollFlags::OUT)];
+                if !matches!(rustix::event::poll(&mut fds, Some(&PATIENCE)), Ok(1..) | Err(Errno::INTR)) {
+                    // A screen that takes nothing for so long shows nothing any more.
+                    break;
+                }
+                self.show();
+            }
+        }
+        self.give_back();
+    }
+
+    /// Whether the caller is in the foreground of his terminal, or there is no job control at all.
+    pub(crate) fn is_ours(&self) -> bool {
+        match rustix::termios::tcgetpgrp(&self.own) {
+            Ok(group) => group == rustix::process::getpgrp(),
+            Err(_) => true,
+        }
+    }
+
+    /// Whether keys are passed on.
+    pub(crate) fn is_taken(&self) -> bool {
+        self.taken
+    }
+
+    /// Whether a program with these streams has the foreground whenever the caller has it.
+    pub(crate) fn is_interactive(&self) -> bool {
+        self.seat.streams[0] && self.seat.streams[1]
+    }
+
+    /// Passes keys on from now on.
+    pub(crate) fn take(&mut self) {
+        let mut raw = self.modes.clone();
+        raw.make_raw();
+        self.taken = rustix::termios::tcsetattr(&self.own, OptionalActions::Drain, &raw).is_ok();
+    }
+
+    /// Sets the modes back, when it is ours to do.
+    fn give_back(&mut self) {
+        if std::mem::take(&mut self.taken) && self.is_ours() {
+            let _gone = rustix::termios::tcsetattr(&self.own, OptionalActions::Drain, &self.modes);
+        }
+    }
+
+    /// Takes the terminal's modes as they are now: a shell may have changed them while the caller was stopped.
+    pub(crate) fn look_again(&mut self) {
+        if let Ok(modes) = rustix::termios::tcgetattr(&self.own) {
+            self.modes = modes;
+        }
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        if self.taken && self.is_ours() {
+            let _gone = rustix::termios::tcflush(&self.own, QueueSelector::IFlush);
+        }
+        self.give_back();
+    }
+}
+
+/// How long a screen may take nothing.
+const PATIENCE: rustix::event::Timespec = rustix::event::Timespec { tv_sec: 5, tv_nsec: 0 };
+
+/// The terminal opened once more, so that not waiting for it is no affair of whoever else has it open.
+fn unwaiting(terminal: BorrowedFd<'_>) -> Option<OwnedFd> {
+    use std::os::fd::AsRawFd as _;
+    let path = format!("/proc/self/fd/{}", terminal.as_raw_fd());
+    let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    rustix::fs::open(path, flags, Mode::empty()).ok()
+}
+
+fn is_readable(fd: &OwnedFd) -> bool {
+    let mut fds = [rustix::event::PollFd::new(fd, PollFlags::IN)];
+    let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
+    matches!(rustix::event::poll(&mut fds, Some(&now)), Ok(1..))
+}
+
+/// Stops the caller's process group as this signal stops, and comes back when it is continued.
+pub(crate) fn stop_like(signal: i32) {
+    let stopped = match Signal::from_named_raw(signal) {
+        // A shell's `kill -STOP` means one process.
+        Some(Signal::STOP) | None => {
+            let _always = nix::sys::signal::raise(nix::sys::signal::Signal::SIGSTOP);
+            return;
+        }
+        Some(signal) => rustix::process::kill_current_process_group(signal),
+    };
+    let mut mask = SigSet::empty();
+    if let (Ok(()), Ok(signal)) = (stopped, nix::sys::signal::Signal::try_from(signal)) {
+        mask.add(signal);
+    }
+    // Held back until here, so that the terminal could be given back first.
+    if let Ok(before) = mask.thread_swap_mask(SigmaskHow::SIG_UNBLOCK) {
+        let _always = before.thread_set_mask();
+    }
+}
