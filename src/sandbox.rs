@@ -28,6 +28,7 @@ mod helper;
 mod host;
 mod init;
 mod landlock;
+mod learn;
 mod network;
 mod outcome;
 mod payload;
@@ -48,9 +49,10 @@ mod world;
 pub use cancel::Cancel;
 pub use collect::take_output;
 pub use doctor::{Finding, Verdict};
-pub use engine::{Sandbox, Swept, exec, exec_with_helper};
+pub use engine::{ExecOptions, Sandbox, Swept, exec, exec_with};
 pub use error::SandboxError;
 pub use grant::{Capability, Grant};
+pub use learn::{Learned, PathRefusal, RefusedCall, RefusedPath};
 pub use network::{
     AllowedHost, Contact, ContactVerdict, HostPattern, Outside, Serve, Server, ServiceAddress, Upstream,
 };

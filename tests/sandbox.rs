@@ -16,6 +16,8 @@ mod hosts;
 mod landlock;
 #[path = "sandbox/launch.rs"]
 mod launch;
+#[path = "sandbox/learning.rs"]
+mod learning;
 #[path = "sandbox/leftovers.rs"]
 mod leftovers;
 #[path = "sandbox/limits.rs"]

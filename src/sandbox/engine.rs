@@ -33,6 +33,7 @@ pub struct Sandbox {
     helper: PathBuf,
     guarded: Option<Arc<Guarded>>,
     landlock_at_most: u32,
+    learn: bool,
 }
 
 #[derive(Debug)]
@@ -128,6 +129,7 @@ impl Sandbox {
             helper: PathBuf::from(OWN_EXECUTABLE),
             guarded: Guarded::new(OWN_EXECUTABLE.as_ref()).map(Arc::new),
             landlock_at_most: landlock::NEWEST,
+            learn: false,
         })
     }
 
@@ -147,6 +149,14 @@ impl Sandbox {
         self
     }
 
+    /// The same, but each run tells what it was refused, see [`Outcome::learned`]. Nothing more is let through; it takes
+    /// longer. For authors at home: nothing that is published may rest on such a run.
+    #[must_use]
+    pub fn learning(mut self) -> Self {
+        self.learn = true;
+        self
+    }
+
     /// The same, as on a host that lets nobody make control groups.
     pub(super) fn watching(&self) -> Self {
         let Shared { run_dir, names: _, groups: _ } = &*self.shared;
@@ -157,6 +167,7 @@ impl Sandbox {
             helper: self.helper.clone(),
             guarded: self.guarded.clone(),
             landlock_at_most: self.landlock_at_most,
+            learn: self.learn,
         }
     }
 
@@ -217,6 +228,7 @@ impl Sandbox {
             cancel,
             outside,
             landlock_at_most: self.landlock_at_most,
+            learn: self.learn,
             signals: None,
         };
         run::run(policy, streams, &around)
@@ -281,9 +293,18 @@ const FORWARDED: [Signal; 8] = [
     Signal::SIGWINCH,
 ];
 
-/// Those of job control beside them, where there is a terminal. SIGTTOU is held back so that the terminal's modes can be
-/// set from wherever it is ours to do.
-const JOB_CONTROL: [Signal; 3] = [Signal::SIGTSTP, Signal::SIGCONT, Signal::SIGTTOU];
+/// Those of job control beside them, where there is a terminal: SIGTTOU so that its modes can be set from wherever it is
+/// ours to do, SIGTTIN so that the calling thread alone takes it when it stops.
+const JOB_CONTROL: [Signal; 4] = [Signal::SIGTSTP, Signal::SIGCONT, Signal::SIGTTIN, Signal::SIGTTOU];
+
+/// What [`exec_with`] does otherwise than [`exec`].
+#[derive(Clone, Debug, Default)]
+pub struct ExecOptions {
+    /// Another executable as the helper; for tests, whose own executable isn't Pantry.
+    pub helper: Option<PathBuf>,
+    /// Whether to tell what the run was refused, see [`ExecStatus::learned`]. Nothing more is let through.
+    pub learn: bool,
+}
 
 /// Runs a policy with the caller's own streams, passing signals on; for a process that does nothing else.
 ///
@@ -293,14 +314,15 @@ const JOB_CONTROL: [Signal; 3] = [Signal::SIGTSTP, Signal::SIGCONT, Signal::SIGT
 /// # Errors
 /// Those of [`Sandbox::run`].
 pub fn exec(policy: &Policy) -> Result<ExecStatus, SandboxError> {
-    exec_with_helper(policy, Path::new(OWN_EXECUTABLE))
+    exec_with(policy, &ExecOptions::default())
 }
 
-/// [`exec`] with another executable as the helper; for tests.
+/// [`exec`] with options.
 ///
 /// # Errors
 /// Those of [`Sandbox::run`].
-pub fn exec_with_helper(policy: &Policy, helper: &Path) -> Result<ExecStatus, SandboxError> {
+pub fn exec_with(policy: &Policy, options: &ExecOptions) -> Result<ExecStatus, SandboxError> {
+    let helper = options.helper.as_deref().unwrap_or(Path::new(OWN_EXECUTABLE));
     host::check_kernel(&host::kernel())?;
     validate::check(policy)?;
     let outside = Outside::default();
@@ -332,12 +354,13 @@ pub fn exec_with_helper(policy: &Policy, helper: &Path) -> Result<ExecStatus, Sa
         cancel: &Cancel::new()?,
         outside: &outside,
         landlock_at_most: landlock::NEWEST,
+        learn: options.learn,
         signals: Some(&signals),
     };
     let ran = run::run(policy, streams, &around);
     let _restored = before.thread_set_mask();
-    let Outcome { end, receipt, .. } = ran?;
-    Ok(ExecStatus { code: exit_code(end), end, receipt })
+    let Outcome { end, receipt, learned, .. } = ran?;
+    Ok(ExecStatus { code: exit_code(end), end, receipt, learned })
 }
 
 fn exit_code(end: End) -> i32 {

@@ -74,7 +74,7 @@ fn start(status: &OwnedFd, launch: &OwnedFd, own_executable: OwnExecutable) -> R
     let (failed_read, failed_write) =
         rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).step("make a pipe")?;
     let Some(program) = sys::fork_single_threaded().step("fork the program")? else {
-        payload::execute(&launch, stand.as_ref(), &failed_write);
+        payload::execute(&launch, stand.as_ref(), &failed_write, status);
         sys::exit(127);
     };
     drop(failed_write);

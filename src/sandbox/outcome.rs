@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::learn::Learned;
 use super::network::Contact;
 use super::receipt::Receipt;
 use super::ring::Captured;
@@ -23,6 +24,8 @@ pub struct Outcome {
     pub receipt: Receipt,
     /// Whom it asked its proxies for, at most 100; the receipt has a note where there were more.
     pub network: Vec<Contact>,
+    /// What it was refused; of learning runs only.
+    pub learned: Option<Learned>,
     /// Milliseconds from launch to the end of its last process.
     pub wall_ms: u64,
 }
@@ -141,4 +144,6 @@ pub struct ExecStatus {
     pub end: End,
     /// What really held it.
     pub receipt: Receipt,
+    /// What it was refused; of learning runs only.
+    pub learned: Option<Learned>,
 }

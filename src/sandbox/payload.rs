@@ -1,7 +1,7 @@
 //! The last steps before the program: its process gives up every right, then executes it.
 
 use std::ffi::CString;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 
 use fs_err as fs;
@@ -16,11 +16,11 @@ use super::filter;
 use super::landlock;
 use super::sys;
 use super::terminal::Stand;
-use super::wire::{FromPayload, Launch};
+use super::wire::{self, FromInit, FromPayload, Launch};
 
 /// Executes the program; comes back only when a step failed, which the init has been told then.
-pub(crate) fn execute(launch: &Launch, stand: Option<&Stand>, init: &OwnedFd) {
-    match prepare_and_execute(launch, stand, init) {
+pub(crate) fn execute(launch: &Launch, stand: Option<&Stand>, init: &OwnedFd, status: &OwnedFd) {
+    match prepare_and_execute(launch, stand, init, status) {
         Ok(never) => match never {},
         Err(fault) => {
             let _gone = tell(init, &FromPayload::Failed(fault));
@@ -39,6 +39,7 @@ fn prepare_and_execute(
     launch: &Launch,
     stand: Option<&Stand>,
     init: &OwnedFd,
+    status: &OwnedFd,
 ) -> Result<std::convert::Infallible, Fault> {
     let policy = &launch.policy;
     let text = |value: &str| {
@@ -78,15 +79,31 @@ fn prepare_and_execute(
         // A page of a huge one keeps all of it; the process would be counted with the page.
         rustix::thread::disable_transparent_huge_pages(true).step("forbid huge pages")?;
     }
-    let choice = filter::Choice {
-        profile: policy.profile,
-        emulate_ownership: policy.emulates_ownership(),
-        watched_memory: launch.watch.memory,
-    };
-    let program_of_filter = filter::compile(choice, granted);
-    sys::load_filter(&program_of_filter).step("load the system call filter")?;
+    let choice = filter::Choice::of(policy, launch.watch.memory);
+    if launch.learn {
+        report_refusals(choice, granted, landlock_abi.is_some(), status)?;
+    } else {
+        sys::load_filter(&filter::compile(choice, granted)).step("load the system call filter")?;
+    }
     nix::unistd::execve(program, &arguments, &environment)
         .step_at("execute", std::path::Path::new(std::ffi::OsStr::from_bytes(program.as_bytes())))
+}
+
+/// Loads the filter of a learning run and passes its descriptor to the caller; no copy is left for the program.
+///
+/// From here on the caller has to answer, the exec below being the first call that is reported.
+fn report_refusals(
+    choice: filter::Choice,
+    granted: CapabilitySet,
+    landlock: bool,
+    status: &OwnedFd,
+) -> Result<(), Fault> {
+    let step = "load the filter of a learning run";
+    if !sys::reports_fit().step(step)? {
+        return Err(Fault { step: step.to_owned(), errno: libc::EOPNOTSUPP });
+    }
+    let listener = sys::load_reporting_filter(&filter::compile_reporting(choice, granted)).step(step)?;
+    wire::send_message(status, &FromInit::Learning { landlock }, &[listener.as_fd()]).step(step)
 }
 
 /// Goes to the working directory and makes sure that it is inside (CVE-2024-21626).

@@ -133,8 +133,16 @@ pub struct Receipt {
 const NOT_COUNTED: &str = "memory was sampled: a burst between two samples, scratch files (which have caps of their own) \
 and records that the kernel keeps (locks, mappings, file tables) are not counted";
 
+const LEARNING: &str = "a learning run: what the filter refuses was reported and then refused as in any other, which takes \
+more time; nothing may rest on such a run";
+
 /// The notes of a run.
-pub(crate) fn notes(limits: &EnforcedLimits, init_lost: bool, contacts_left_out: u64) -> Vec<String> {
+pub(crate) fn notes(
+    limits: &EnforcedLimits,
+    init_lost: bool,
+    contacts_left_out: u64,
+    learning: bool,
+) -> Vec<String> {
     let mut notes = Vec::new();
     if limits.memory.enforced_by == Enforcement::Watchdog {
         notes.push(NOT_COUNTED.to_owned());
@@ -146,6 +154,9 @@ pub(crate) fn notes(limits: &EnforcedLimits, init_lost: bool, contacts_left_out:
     }
     if contacts_left_out > 0 {
         notes.push(format!("{contacts_left_out} attempts to reach further hosts are not listed"));
+    }
+    if learning {
+        notes.push(LEARNING.to_owned());
     }
     notes
 }

@@ -28,12 +28,22 @@ impl Captured {
 }
 
 fn printable(bytes: &[u8]) -> String {
+    escaped(bytes, |character| matches!(character, '\n' | '\t'))
+}
+
+/// The text of one line for people: as [`Captured::text`], with line ends and tabs escaped too.
+pub(crate) fn printable_line(bytes: &[u8]) -> String {
+    escaped(bytes, |_| false)
+}
+
+/// Escapes control characters but those that `kept` names.
+fn escaped(bytes: &[u8], kept: impl Fn(char) -> bool) -> String {
     let mut out = String::with_capacity(bytes.len());
     for character in String::from_utf8_lossy(bytes).chars() {
         // Direction overrides can make a line read as another one, so they are escaped like control characters.
         let reorders =
             matches!(character, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-        if character == '\n' || character == '\t' || !(character.is_control() || reorders) {
+        if kept(character) || !(character.is_control() || reorders) {
             out.push(character);
         } else {
             let _infallible = write!(out, "\\u{{{:x}}}", u32::from(character));

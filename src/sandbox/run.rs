@@ -19,6 +19,7 @@ use super::error::{Doing as _, Fault, SandboxError};
 use super::guarded::Guarded;
 use super::helper::Order;
 use super::host::{self, OutsideIds};
+use super::learn::{self, Learning};
 use super::network::{Outside, Servers};
 use super::outcome::{End, Limit, Outcome, TakenOutput};
 use super::policy::Policy;
@@ -46,6 +47,8 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) outside: &'a Outside,
     /// The newest ABI of Landlock to use.
     pub(crate) landlock_at_most: u32,
+    /// Whether what is refused is to be told.
+    pub(crate) learn: bool,
     /// Signals to pass on to the program.
     pub(crate) signals: Option<&'a SignalFd>,
 }
@@ -69,6 +72,11 @@ pub(crate) fn run(
         started: None,
         outputs: Vec::new(),
         servers: None,
+        to_learn: around.learn.then(|| {
+            let watched = limits.memory.enforced_by == Enforcement::Watchdog;
+            learn::Facts::of(policy, watched, around.ids)
+        }),
+        learning: None,
         said: None,
         killed: None,
         fault: None,
@@ -104,6 +112,9 @@ struct Attended<'a> {
     started: Option<Started>,
     outputs: Vec<OwnedFd>,
     servers: Option<Servers>,
+    /// Of a learning run, until it begins.
+    to_learn: Option<learn::Facts>,
+    learning: Option<Learning>,
     /// What the init said at the end.
     said: Option<(End, Sampled)>,
     /// Why we ended it.
@@ -144,6 +155,7 @@ impl Attended<'_> {
             },
             terminal: self.streams.terminal.as_ref().map(Terminal::seat),
             landlock_at_most: around.landlock_at_most,
+            learn: around.learn,
             groups: around.group.dirs().cloned().collect(),
         };
         let (control, control_theirs) = wire::pair().doing("make the control socket")?;
@@ -353,6 +365,11 @@ impl Attended<'_> {
                 }
             }
             Ok(Some((FromInit::Stopped { signal }, _))) => self.stopped(signal),
+            Ok(Some((FromInit::Learning { landlock }, mut fds))) => {
+                if let (Some(listener), Some(facts)) = (fds.pop(), self.to_learn.take()) {
+                    self.learning = Some(Learning::start(listener, facts, landlock)?);
+                }
+            }
             Ok(Some((FromInit::Started(started), outputs))) => {
                 self.started = Some(started);
                 self.outputs = outputs;
@@ -452,6 +469,7 @@ impl Attended<'_> {
         begun: Instant,
     ) -> Result<Outcome, SandboxError> {
         let (network, left_out) = self.servers.take().map(Servers::finish).unwrap_or_default();
+        let learned = around.learn.then(|| self.learning.take().map(Learning::finish).unwrap_or_default());
         let mut end = self.judge(&around.group)?;
         let wall_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
         let mut outputs: Vec<TakenOutput> = Vec::new();
@@ -468,6 +486,7 @@ impl Attended<'_> {
                 &limits,
                 self.started.is_some() && self.said.is_none() && self.killed.is_none(),
                 left_out,
+                around.learn,
             ),
             limits,
             kernel: host::kernel(),
@@ -487,7 +506,7 @@ impl Attended<'_> {
             host_uid: around.ids.uid,
         };
         let [stdout, stderr] = self.streams.finish();
-        Ok(Outcome { end, stdout, stderr, outputs, receipt, network, wall_ms })
+        Ok(Outcome { end, stdout, stderr, outputs, receipt, network, learned, wall_ms })
     }
 }
 

@@ -41,6 +41,8 @@ pub(crate) struct Launch {
     pub(crate) terminal: Option<Seat>,
     /// The newest ABI of Landlock to use; lower than the kernel's in tests only.
     pub(crate) landlock_at_most: u32,
+    /// Whether refusals are reported to the caller.
+    pub(crate) learn: bool,
     /// The directories of the run's control group, which the helper removes when the caller is dead.
     pub(crate) groups: Vec<PathBuf>,
 }
@@ -84,6 +86,10 @@ pub(crate) enum FromInit {
     Listening,
     /// The controlling side of the run's terminal is attached; the init waits for [`ToInit::Ready`].
     Terminal,
+    /// Said by the program's process: it loaded the filter of a learning run, whose descriptor is attached.
+    Learning {
+        landlock: bool,
+    },
     /// The program was executed; the output directories are attached in the policy's order.
     Started(Started),
     /// The main process was stopped by this signal; only with a terminal.

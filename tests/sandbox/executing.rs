@@ -3,7 +3,7 @@
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Command, Stdio};
 
-use pantry::sandbox::{Policy, exec_with_helper};
+use pantry::sandbox::{ExecOptions, Policy, exec_with};
 
 use crate::bench::{Bench, case};
 
@@ -16,7 +16,7 @@ const HELPER: &str = "PANTRY_TEST_EXEC_HELPER";
 fn the_executing_process() {
     let (Ok(policy), Ok(helper)) = (std::env::var(POLICY), std::env::var(HELPER)) else { return };
     let policy: Policy = serde_json::from_str(&policy).unwrap();
-    let status = exec_with_helper(&policy, helper.as_ref()).unwrap();
+    let status = exec_with(&policy, &ExecOptions { helper: Some(helper.into()), learn: false }).unwrap();
     std::process::exit(status.code);
 }
 

@@ -275,6 +275,53 @@ static int ask(int port, const char *text) {
     return 0;
 }
 
+/* Paths that two threads write over each other while a third opens what is there. */
+static char shifting[8192];
+static void *shift(void *what) {
+    const char *path = what;
+    for (;;) {
+        strcpy(shifting + 4080, path);
+        memset(shifting + 4080, 'x', strlen(path));
+    }
+    return 0;
+}
+
+static int race(int turns) {
+    static char *paths[] = {"/etc/release", "/proc/self/../../etc/x", "/tmp/a/../../nothing", "../../../../../../bin"};
+    pthread_t thread;
+    for (int i = 0; i < 4; i++) if (pthread_create(&thread, 0, shift, paths[i])) return 2;
+    for (int i = 0; i < turns; i++) {
+        open(shifting + 4080, O_RDWR | O_CREAT, 0600);
+        unlink(shifting + 4080);
+        mkdir((char *)(unsigned long)i, 0700);
+        rename((char *)-1L, shifting + sizeof shifting - 1);
+    }
+    printf("done\n");
+    return 0;
+}
+
+static void *refused_without_end(void *nothing) {
+    for (;;) ptrace(PTRACE_ATTACH, 1, 0, 0);
+    return nothing;
+}
+
+/* Processes that die while a call of theirs is being answered. */
+static int die_refused(int count) {
+    for (int i = 0; i < count; i++) {
+        pid_t child = fork();
+        if (child == 0) {
+            pthread_t thread;
+            for (int j = 0; j < 3; j++) if (pthread_create(&thread, 0, refused_without_end, 0)) _exit(2);
+            usleep(i * 37 % 1000);
+            _exit(0);
+        }
+        if (i % 2) kill(child, SIGKILL);
+        waitpid(child, 0, 0);
+    }
+    printf("done\n");
+    return 0;
+}
+
 int main(int argc, char **argv) {
     const char *mode = argc > 1 ? argv[1] : "true";
     setvbuf(stdout, 0, _IOLBF, 0);
@@ -418,6 +465,27 @@ int main(int argc, char **argv) {
     if (is(mode, "sharebyvfork")) return share_by_vfork();
     if (is(mode, "lasting")) { lasting_memory(); return 0; }
     if (is(mode, "meddle")) { meddle(atoi(argv[2])); return 0; }
+    if (is(mode, "refusals")) {
+        for (int i = 0; i < atoi(argv[2]); i++) {
+            char path[64];
+            socket(1000 + i, SOCK_STREAM, 0);
+            snprintf(path, sizeof path, "/%d\033", i);
+            mkdir(path, 0755);
+        }
+        printf("done\n");
+        return 0;
+    }
+    if (is(mode, "race")) return race(atoi(argv[2]));
+    if (is(mode, "dierefused")) return die_refused(atoi(argv[2]));
+    if (is(mode, "refusedforever")) {
+        for (int i = 0; i < 8; i++) {
+            pthread_t thread;
+            if (fork() == 0) refused_without_end(0);
+            if (pthread_create(&thread, 0, refused_without_end, 0)) return 2;
+        }
+        printf("begun\n");
+        refused_without_end(0);
+    }
     if (is(mode, "spin")) for (volatile unsigned long n = 0;; n++) {}
     if (is(mode, "flood")) {
         static char block[65536];

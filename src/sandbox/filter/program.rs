@@ -11,6 +11,8 @@ pub(crate) enum Action {
     /// Answers this error number without acting; 0 is success.
     Errno(u16),
     Kill,
+    /// Reports it to who holds the filter's descriptor, who answers it.
+    Report,
 }
 
 impl Action {
@@ -19,6 +21,7 @@ impl Action {
             Self::Allow => libc::SECCOMP_RET_ALLOW,
             Self::Errno(errno) => libc::SECCOMP_RET_ERRNO | u32::from(errno),
             Self::Kill => libc::SECCOMP_RET_KILL_PROCESS,
+            Self::Report => libc::SECCOMP_RET_USER_NOTIF,
         }
     }
 }

@@ -1,5 +1,7 @@
 //! Loading of a seccomp program.
 
+use std::marker::PhantomData;
+
 use nix::libc;
 use rustix::io::Errno;
 
@@ -13,15 +15,24 @@ pub(crate) struct Insn {
     pub(crate) k: u32,
 }
 
+/// A program as the kernel takes it (`struct sock_fprog`).
+#[repr(C)]
+pub(super) struct Prog<'a> {
+    len: u16,
+    filter: *const Insn,
+    program: PhantomData<&'a [Insn]>,
+}
+
+impl<'a> Prog<'a> {
+    pub(super) fn of(program: &'a [Insn]) -> Result<Self, Errno> {
+        let len = u16::try_from(program.len()).map_err(|_| Errno::INVAL)?;
+        Ok(Self { len, filter: program.as_ptr(), program: PhantomData })
+    }
+}
+
 /// Installs `program` for the calling thread; there is no way back.
 pub(crate) fn load_filter(program: &[Insn]) -> Result<(), Errno> {
-    #[repr(C)]
-    struct Prog {
-        len: u16,
-        filter: *const Insn,
-    }
-    let len = u16::try_from(program.len()).map_err(|_| Errno::INVAL)?;
-    let prog = Prog { len, filter: program.as_ptr() };
+    let prog = Prog::of(program)?;
     // SAFETY: `prog` points at `len` instructions of the layout of `struct sock_filter`, both alive during the
     // call; the kernel copies and verifies them.
     let answer = unsafe {
