@@ -10,6 +10,7 @@
 //! - A limit that isn't enforced is said in the receipt, never assumed.
 //! - A failed set-up is never mistaken for the program's exit code: they come over different messages, and the
 //!   program has no descriptor of ours.
+//! - A learning run lets nothing through that an ordinary one would refuse.
 //! - After a run nothing is left: no process, thread, mount, control group, namespace, temporary file.
 //!
 //! From the outside in: `engine` (the door's functions) → `run` (one run seen from the caller) → `helper` (between) →

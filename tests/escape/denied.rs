@@ -2,7 +2,7 @@
 //! that does no harm.
 
 use nix::libc;
-use pantry::sandbox::{End, Network, Outcome, Policy, SandboxError};
+use pantry::sandbox::{Cancel, End, Network, Outcome, Policy, SandboxError, StdinBytes};
 
 use crate::bench::{Bench, case};
 
@@ -147,6 +147,31 @@ case! {
 case! {
     fn only_common_sockets_are_there(bench: &Bench) {
         answer_as_said(bench, &sockets());
+    }
+}
+
+case! {
+    fn a_learning_run_refuses_what_any_run_refuses(bench: &Bench) {
+        let learning = bench.sandbox.clone().learning();
+        let said = |arguments: &[&str]| {
+            let cancel = Cancel::new().unwrap();
+            learning.run(&bench.policy(arguments), StdinBytes::Empty, &cancel).unwrap()
+        };
+        let acts = [namespaces(), mounting(), other_processes(), keyrings(), kernel_surface(), sockets()];
+        for (name, numbers, _, inside) in acts.iter().flatten() {
+            let words: Vec<String> = numbers.iter().map(ToString::to_string).collect();
+            let mut arguments = vec!["syscall"];
+            arguments.extend(words.iter().map(String::as_str));
+            let outcome = said(&arguments);
+            assert_eq!(answer(&outcome.stdout.text()), *inside, "{name}");
+            let told = outcome.learned.unwrap().calls.iter().map(|call| call.errno).next().unwrap_or(0);
+            assert_eq!(told, *inside, "{name} is told");
+        }
+        for mode in ["int80", "x32"] {
+            assert_eq!(said(&[mode]).end, End::Denied, "{mode}");
+        }
+        // The listener is not among what the program has, nor is anything else of ours.
+        assert_eq!(said(&["fds"]).stdout.text().trim(), "0 1 2");
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use pantry::sandbox::{Enforcement, SeccompProfile};
+use pantry::sandbox::{Cancel, Enforcement, Sandbox, SeccompProfile, StdinBytes};
 
 use crate::bench::{Bench, case};
 
@@ -40,9 +40,10 @@ fn answers(said: &str) -> BTreeMap<u32, String> {
 }
 
 /// Runs the sweep inside with this profile; gives what does not fit.
-fn compare(bench: &Bench, column: usize, profile: SeccompProfile) {
+fn compare(bench: &Bench, sandbox: &Sandbox, column: usize, profile: SeccompProfile) {
     let outside = answers(&String::from_utf8_lossy(&bench.outside_plain(&["sweep", "plain"]).stdout));
-    let outcome = bench.run(&bench.policy(&["sweep", "plain"]).profile(profile));
+    let policy = bench.policy(&["sweep", "plain"]).profile(profile);
+    let outcome = sandbox.run(&policy, StdinBytes::Empty, &Cancel::new().unwrap()).unwrap();
     assert!(outcome.end.success(), "{:?} {}", outcome.end, outcome.stderr.text());
     let watched = outcome.receipt.limits.memory.enforced_by == Enforcement::Watchdog;
     let inside = answers(&outcome.stdout.text());
@@ -72,10 +73,20 @@ fn compare(bench: &Bench, column: usize, profile: SeccompProfile) {
 
 case! {
     fn every_system_call_answers_as_the_golden_table_says(bench: &Bench) {
-        compare(bench, 0, SeccompProfile::Test);
-        compare(bench, 1, SeccompProfile::Build);
-        compare(bench, 2, SeccompProfile::Command);
-        compare(bench, 3, SeccompProfile::Helper);
+        compare(bench, &bench.sandbox, 0, SeccompProfile::Test);
+        compare(bench, &bench.sandbox, 1, SeccompProfile::Build);
+        compare(bench, &bench.sandbox, 2, SeccompProfile::Command);
+        compare(bench, &bench.sandbox, 3, SeccompProfile::Helper);
+    }
+}
+
+case! {
+    fn every_system_call_answers_in_a_learning_run_as_in_any(bench: &Bench) {
+        let learning = bench.sandbox.clone().learning();
+        compare(bench, &learning, 0, SeccompProfile::Test);
+        compare(bench, &learning, 1, SeccompProfile::Build);
+        compare(bench, &learning, 2, SeccompProfile::Command);
+        compare(bench, &learning, 3, SeccompProfile::Helper);
     }
 }
 

@@ -475,6 +475,7 @@ int main(int argc, char **argv) {
         printf("done\n");
         return 0;
     }
+    if (is(mode, "execute")) { execv(argv[2], argv + 2); return answer(-1); }
     if (is(mode, "race")) return race(atoi(argv[2]));
     if (is(mode, "dierefused")) return die_refused(atoi(argv[2]));
     if (is(mode, "refusedforever")) {

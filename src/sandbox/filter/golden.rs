@@ -7,8 +7,9 @@ use std::collections::BTreeMap;
 use super::calls::rules;
 use super::interpreter::{Call, answer, verify};
 use super::program::{Rules, compile};
-use super::{Choice, SeccompProfile};
+use super::{Choice, SeccompProfile, compile as compile_for, compile_reporting, places};
 use crate::sandbox::sys::Insn;
+use rustix::thread::CapabilitySet;
 
 const TABLE: &str = include_str!("x86_64.txt");
 /// The last call number of the table.
@@ -19,6 +20,7 @@ const X32: u32 = 0x4000_0000;
 const KILL_PROCESS: u32 = 0x8000_0000;
 const ALLOW: u32 = 0x7fff_0000;
 const ERRNO: u32 = 0x0005_0000;
+const REPORT: u32 = 0x7fc0_0000;
 
 /// The columns of the table.
 const COLUMNS: [(&str, SeccompProfile, bool); 5] = [
@@ -208,6 +210,37 @@ fn every_filter_is_one_that_the_kernel_takes() {
     for (_, choice) in choices() {
         verify(&filter(choice));
     }
+}
+
+#[test]
+fn a_reporting_filter_lets_nothing_through_that_the_ordinary_one_refuses() {
+    let table = table();
+    let mut seen = [0; 3];
+    for (_, choice) in choices() {
+        for granted in [CapabilitySet::empty(), CapabilitySet::SYS_CHROOT | CapabilitySet::NET_RAW] {
+            let (ordinary, reporting) = (compile_for(choice, granted), compile_reporting(choice, granted));
+            verify(&reporting);
+            for call in 0..=LAST + 1 {
+                let cases: Vec<&Case> = table.cases.iter().filter(|case| case.number == call).collect();
+                for arguments in patterns(&rules(choice), &cases) {
+                    let (plain, reported) =
+                        (said(&ordinary, call, arguments), said(&reporting, call, arguments));
+                    let kind = match plain {
+                        ALLOW => usize::from(reported == REPORT && !places(call).is_empty()),
+                        refused if refused == ERRNO => 0,
+                        _ => 2,
+                    };
+                    let expected = if kind == 0 { plain } else { REPORT };
+                    assert_eq!(reported, expected, "{call} {arguments:x?} {choice:?}");
+                    seen[kind] += 1;
+                }
+            }
+            for foreign in [X32, X32 | 1, 1 << 31] {
+                assert_eq!(said(&reporting, foreign, [0; 6]), KILL_PROCESS);
+            }
+        }
+    }
+    assert!(seen.iter().all(|count| *count > 1000), "{seen:?}");
 }
 
 #[test]
