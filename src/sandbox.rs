@@ -53,7 +53,7 @@ pub use doctor::{Finding, Verdict};
 pub use engine::{ExecOptions, Sandbox, Swept, exec, exec_with};
 pub use error::SandboxError;
 pub use grant::{Capability, Grant};
-pub use learn::{Learned, PathRefusal, RefusedCall, RefusedPath};
+pub use learn::{AddressRefusal, Learned, PathRefusal, RefusedAddress, RefusedCall, RefusedPath};
 pub use network::{
     AllowedHost, Contact, ContactVerdict, HostPattern, Outside, Serve, Server, ServiceAddress, Upstream,
 };

@@ -15,7 +15,7 @@ mod program;
 
 pub(crate) use interpreter::Call;
 pub(crate) use names::name;
-pub(crate) use places::{Place, Use, places};
+pub(crate) use places::{Place, Use, names_address, places};
 
 use super::policy::{Policy, SeccompProfile};
 use super::sys::Insn;
@@ -61,27 +61,27 @@ fn rules(choice: Choice, granted: CapabilitySet) -> Rules {
 }
 
 /// Compiles the filter of a learning run: what [`compile`] refuses is reported instead, and so are the allowed calls that
-/// name paths.
+/// name paths or addresses.
 ///
 /// It lets through nothing more: whoever reads the reports answers each as [`judge`] says, and when nobody reads them any
 /// more the kernel answers `ENOSYS`. What kills still kills, and what is answered 0 without acting still is.
 pub(crate) fn compile_reporting(choice: Choice, granted: CapabilitySet) -> Vec<Insn> {
     let mut rules = rules(choice, granted);
     for (number, rule) in &mut rules.by_number {
-        let names_paths = !places(*number).is_empty();
+        let names = !places(*number).is_empty() || names_address(*number);
         let actions = rule.clauses.iter_mut().map(|(_, action)| action).chain([&mut rule.otherwise]);
         for action in actions {
-            *action = reported(*action, names_paths);
+            *action = reported(*action, names);
         }
     }
     rules.unknown = reported(rules.unknown, false);
     program::compile(&rules)
 }
 
-fn reported(action: Action, names_paths: bool) -> Action {
+fn reported(action: Action, names: bool) -> Action {
     match action {
         Action::Errno(1..) => Action::Report,
-        Action::Allow if names_paths => Action::Report,
+        Action::Allow if names => Action::Report,
         other => other,
     }
 }

@@ -33,7 +33,7 @@ pub(crate) const NEWEST: u32 = 7;
 /// The first that lets files be renamed from one directory to another.
 const OLDEST: u32 = 2;
 /// The first that holds TCP.
-const TCP: u32 = 4;
+pub(crate) const TCP: u32 = 4;
 /// The first that holds signals and abstract sockets.
 const SCOPES: u32 = 6;
 
@@ -169,14 +169,14 @@ fn allow(rules: &mut RulesetCreated, place: BorrowedFd<'_>, rights: BitFlags<Acc
 }
 
 /// The TCP ports of a run; none means any.
-#[derive(Debug, PartialEq, Eq)]
-struct Tcp {
-    connect: Option<Vec<u16>>,
-    bind: Option<Vec<u16>>,
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Tcp {
+    pub(crate) connect: Option<Vec<u16>>,
+    pub(crate) bind: Option<Vec<u16>>,
 }
 
 impl Tcp {
-    fn of(policy: &Policy) -> Self {
+    pub(crate) fn of(policy: &Policy) -> Self {
         let granted = policy.granted();
         let named = policy.grants.iter().any(Grant::names_ports);
         // The host's network is unconfined unless ports are named; who may set up its own uses it as it likes.

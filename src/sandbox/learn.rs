@@ -1,7 +1,7 @@
 //! Learning runs: what a run is refused is told, so that an author finds out at home why a package fails.
 //!
-//! The program's process loads a filter that reports what the ordinary one refuses, and the calls that name paths; a
-//! thread of ours answers each report just as the ordinary filter would. So a learning run lets nothing more through,
+//! The program's process loads a filter that reports what the ordinary one refuses, and the calls that name paths or
+//! addresses; a thread of ours answers each report just as the ordinary filter would. So a learning run lets nothing more through,
 //! and holds no less when that thread is gone: the kernel refuses what nobody answers.
 //!
 //! What is told is for people, and no verdict rests on it. A path is read from the memory of the program, which can
@@ -10,9 +10,11 @@
 
 mod detail;
 mod look;
+mod reach;
 mod serve;
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
@@ -30,9 +32,11 @@ pub struct Learned {
     pub calls: Vec<RefusedCall>,
     /// The paths that mounts, masks or modes refused, in the order of their first time; at most 256.
     pub paths: Vec<RefusedPath>,
-    /// How many refusals are in neither list because the lists were full.
+    /// The addresses that are out of reach, in the order of their first time; at most 256.
+    pub addresses: Vec<RefusedAddress>,
+    /// How many refusals are in no list because the lists were full.
     pub left_out: u64,
-    /// How many calls name a path that couldn't be read or looked up.
+    /// How many calls name a path or an address that couldn't be read or looked up.
     pub unread: u64,
 }
 
@@ -64,6 +68,31 @@ pub struct RefusedPath {
     pub times: u64,
 }
 
+/// An address that is out of reach.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RefusedAddress {
+    /// Address and port.
+    pub address: SocketAddr,
+    /// The name of the call: `connect` or `bind`.
+    pub call: String,
+    /// Why.
+    pub why: AddressRefusal,
+    /// How often.
+    pub times: u64,
+}
+
+/// Why an address is out of reach.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AddressRefusal {
+    /// No network leads there.
+    NoNetwork,
+    /// Landlock shuts this port for TCP; UDP isn't held by it.
+    Landlock,
+    /// A port below 1024.
+    LowPort,
+}
+
 /// Why a path is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -86,11 +115,12 @@ impl Learned {
     pub fn in_words(&self) -> Vec<String> {
         let mut lines: Vec<String> = self.calls.iter().map(RefusedCall::in_words).collect();
         lines.extend(self.paths.iter().map(RefusedPath::in_words));
+        lines.extend(self.addresses.iter().map(RefusedAddress::in_words));
         if self.left_out > 0 {
             lines.push(format!("{} further refusals are not listed", self.left_out));
         }
         if self.unread > 0 {
-            lines.push(format!("{} calls name paths that could not be looked at", self.unread));
+            lines.push(format!("{} calls name paths or addresses that could not be looked at", self.unread));
         }
         lines
     }
@@ -143,12 +173,33 @@ impl RefusedPath {
     }
 }
 
+impl RefusedAddress {
+    fn in_words(&self) -> String {
+        let (why, hint) = match (self.why, self.call.as_str()) {
+            (AddressRefusal::NoNetwork, _) => {
+                ("no network leads there", "the policy has to name a network that does")
+            }
+            (AddressRefusal::Landlock, "bind") => {
+                ("shut for TCP", "the grant NET_BIND_SERVICE lets it listen in a network of its own")
+            }
+            (AddressRefusal::Landlock, _) => {
+                ("shut for TCP", "only the ports that the policy names are open")
+            }
+            (AddressRefusal::LowPort, _) => {
+                ("a port below 1024", "take a higher one, or the grant NET_BIND_SERVICE")
+            }
+        };
+        format!("{}: {why} ({} ×{}); {hint}", self.address, self.call, self.times)
+    }
+}
+
 /// Collects refusals within bounds.
 #[derive(Debug, Default)]
 struct Book {
     learned: Learned,
     calls: HashMap<(u32, i32, Option<String>), usize>,
     paths: HashMap<(String, u32, PathRefusal), usize>,
+    addresses: HashMap<(SocketAddr, u32, AddressRefusal), usize>,
 }
 
 impl Book {
@@ -175,6 +226,18 @@ impl Book {
             let path = key.0.clone();
             self.paths.insert(key, self.learned.paths.len());
             self.learned.paths.push(RefusedPath { path, call: name_of(number), why, times: 1 });
+        }
+    }
+
+    fn note_address(&mut self, number: u32, address: SocketAddr, why: AddressRefusal) {
+        let key = (address, number, why);
+        if let Some(index) = self.addresses.get(&key) {
+            self.learned.addresses[*index].times += 1;
+        } else if self.learned.addresses.len() == MOST {
+            self.learned.left_out += 1;
+        } else {
+            self.addresses.insert(key, self.learned.addresses.len());
+            self.learned.addresses.push(RefusedAddress { address, call: name_of(number), why, times: 1 });
         }
     }
 }

@@ -81,7 +81,7 @@ fn prepare_and_execute(
     }
     let choice = filter::Choice::of(policy, launch.watch.memory);
     if launch.learn {
-        report_refusals(choice, granted, landlock_abi.is_some(), status)?;
+        report_refusals(choice, granted, landlock_abi, status)?;
     } else {
         sys::load_filter(&filter::compile(choice, granted)).step("load the system call filter")?;
     }
@@ -95,7 +95,7 @@ fn prepare_and_execute(
 fn report_refusals(
     choice: filter::Choice,
     granted: CapabilitySet,
-    landlock: bool,
+    landlock_abi: Option<u32>,
     status: &OwnedFd,
 ) -> Result<(), Fault> {
     let step = "load the filter of a learning run";
@@ -103,7 +103,7 @@ fn report_refusals(
         return Err(Fault { step: step.to_owned(), errno: libc::EOPNOTSUPP });
     }
     let listener = sys::load_reporting_filter(&filter::compile_reporting(choice, granted)).step(step)?;
-    wire::send_message(status, &FromInit::Learning { landlock }, &[listener.as_fd()]).step(step)
+    wire::send_message(status, &FromInit::Learning { landlock_abi }, &[listener.as_fd()]).step(step)
 }
 
 /// Goes to the working directory and makes sure that it is inside (CVE-2024-21626).

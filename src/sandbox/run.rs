@@ -365,9 +365,9 @@ impl Attended<'_> {
                 }
             }
             Ok(Some((FromInit::Stopped { signal }, _))) => self.stopped(signal),
-            Ok(Some((FromInit::Learning { landlock }, mut fds))) => {
+            Ok(Some((FromInit::Learning { landlock_abi }, mut fds))) => {
                 if let (Some(listener), Some(facts)) = (fds.pop(), self.to_learn.take()) {
-                    self.learning = Some(Learning::start(listener, facts, landlock)?);
+                    self.learning = Some(Learning::start(listener, facts, landlock_abi)?);
                 }
             }
             Ok(Some((FromInit::Started(started), outputs))) => {

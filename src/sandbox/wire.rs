@@ -88,7 +88,7 @@ pub(crate) enum FromInit {
     Terminal,
     /// Said by the program's process: it loaded the filter of a learning run, whose descriptor is attached.
     Learning {
-        landlock: bool,
+        landlock_abi: Option<u32>,
     },
     /// The program was executed; the output directories are attached in the policy's order.
     Started(Started),

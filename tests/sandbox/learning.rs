@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use nix::libc;
 use pantry::sandbox::{
-    Cancel, End, ExecOptions, Learned, Outcome, PathRefusal, Policy, RefusedCall, Sandbox, SeccompProfile,
-    StdinBytes, exec_with,
+    AddressRefusal, Cancel, End, ExecOptions, Learned, Network, Outcome, PathRefusal, Policy, RefusedCall,
+    Sandbox, SeccompProfile, StdinBytes, exec_with,
 };
 
 use crate::bench::{Bench, case, is_root, open_up};
@@ -100,7 +100,7 @@ case! {
     fn refused_paths_are_told_with_the_reason(bench: &Bench) {
         let shut = bench.root.join("etc/shut");
         fs_err::write(&shut, "").unwrap();
-        fs_err::set_permissions(&shut, std::os::unix::fs::PermissionsExt::from_mode(0)).unwrap();
+        fs_err::set_permissions(&shut, std::os::unix::fs::PermissionsExt::from_mode(0o0)).unwrap();
         std::os::unix::fs::symlink("/etc/release", bench.root.join("link")).unwrap();
         std::os::unix::fs::symlink("/../../../tmp/there", bench.root.join("out")).unwrap();
         let read_only = PathRefusal::ReadOnly;
@@ -158,6 +158,28 @@ case! {
             assert_eq!(paths(&masked), [("/proc/timer_list", "openat", PathRefusal::Masked)]);
         }
         assert_eq!(learned_of(&bench.sandbox, &["cat", "/proc/self/status"]), Learned::default());
+    }
+}
+
+case! {
+    fn addresses_out_of_reach_are_told(bench: &Bench) {
+        let told = |arguments: &[&str]| {
+            let learned = run(&bench.sandbox, &bench.policy(arguments)).learned.unwrap();
+            assert_eq!((&learned.calls, &learned.paths, learned.unread), (&vec![], &vec![], 0));
+            let all = learned.addresses.into_iter();
+            all.map(|one| (one.address.to_string(), one.call, one.why, one.times)).collect::<Vec<_>>()
+        };
+        let one = |address: &str, call: &str, why: AddressRefusal| vec![(address.to_owned(), call.to_owned(), why, 1)];
+        let out = |address: &str| one(address, "connect", AddressRefusal::NoNetwork);
+        assert_eq!(told(&["dial", "192.0.2.1", "443"]), out("192.0.2.1:443"));
+        assert_eq!(told(&["dial", "2001:db8::1", "443"]), out("[2001:db8::1]:443"));
+        assert_eq!(told(&["bind", "80"]), one("0.0.0.0:80", "bind", AddressRefusal::LowPort));
+        let abi = bench.run(&bench.policy(&["true"])).receipt.features.landlock_abi;
+        let shut = one("0.0.0.0:8080", "bind", AddressRefusal::Landlock);
+        assert_eq!(told(&["bind", "8080"]), if abi.is_some_and(|abi| abi >= 4) { shut } else { vec![] });
+        // The control: with the host's network nothing is out of reach.
+        let policy = bench.policy(&["bind", "0"]).network(Network::Host);
+        assert_eq!(run(&bench.sandbox, &policy).learned, Some(Learned::default()));
     }
 }
 

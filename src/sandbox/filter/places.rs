@@ -1,4 +1,4 @@
-//! Which calls name paths, by which arguments, and what for.
+//! Which calls name paths, by which arguments, and what for; and which name addresses.
 
 use nix::libc;
 
@@ -92,4 +92,9 @@ const PLACES_OLD: &[(libc::c_long, &[Place])] = &[];
 pub(crate) fn places(number: u32) -> &'static [Place] {
     let number = libc::c_long::from(number);
     PLACES.iter().chain(PLACES_OLD).find(|(one, _)| *one == number).map_or(&[], |(_, places)| places)
+}
+
+/// Whether a call names an address of the network: its second argument points at it, the third has its length.
+pub(crate) fn names_address(number: u32) -> bool {
+    matches!(libc::c_long::from(number), libc::SYS_connect | libc::SYS_bind)
 }

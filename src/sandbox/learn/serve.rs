@@ -14,6 +14,7 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::thread::CapabilitySet;
 
 use super::look::{Rights, View, Wanted, tidy};
+use super::reach::{self, Reach, Way};
 use super::{Book, Learned, detail};
 use crate::sandbox::error::{Doing as _, SandboxError};
 use crate::sandbox::filter::{self, Call, Choice, Place, Verdict};
@@ -31,6 +32,7 @@ pub(crate) struct Facts {
     /// The filter that an ordinary run would have.
     ordinary: Vec<Insn>,
     rights: Rights,
+    reach: Reach,
 }
 
 impl Facts {
@@ -46,6 +48,7 @@ impl Facts {
                 overrides: granted.contains(CapabilitySet::DAC_OVERRIDE),
                 landlock: false,
             },
+            reach: Reach::of(policy),
         }
     }
 }
@@ -59,10 +62,15 @@ pub(crate) struct Learning {
 }
 
 impl Learning {
-    /// Begins to answer what comes over `listener`; `landlock` says whether the program is held by it.
-    pub(crate) fn start(listener: OwnedFd, mut facts: Facts, landlock: bool) -> Result<Self, SandboxError> {
+    /// Begins to answer what comes over `listener`; the program is held by Landlock if there is an ABI of it.
+    pub(crate) fn start(
+        listener: OwnedFd,
+        mut facts: Facts,
+        landlock_abi: Option<u32>,
+    ) -> Result<Self, SandboxError> {
         let doing = "begin to learn";
-        facts.rights.landlock = landlock;
+        facts.rights.landlock = landlock_abi.is_some();
+        facts.reach.landlock_abi = landlock_abi;
         let (stopped, stop) = pipe_with(PipeFlags::CLOEXEC).doing(doing)?;
         let thread = std::thread::Builder::new()
             .name("learning".to_owned())
@@ -144,16 +152,37 @@ impl Serving {
     }
 
     fn look(&mut self, report: &Notified) {
-        for place in filter::places(report.number) {
+        for place in filter::places(report.number).iter().copied() {
             let Some(wanted) = Wanted::of(place.what, &report.arguments) else { continue };
             match self.look_at(report, place, wanted) {
                 Ok(()) => {}
                 Err(_) => self.book.learned.unread += 1,
             }
         }
+        if let Some(way) = Way::of(report.number) {
+            self.look_at_address(report, way);
+        }
     }
 
-    fn look_at(&mut self, report: &Notified, place: &Place, wanted: Wanted) -> Result<(), Errno> {
+    fn look_at_address(&mut self, report: &Notified, way: Way) {
+        let [_, address, length, ..] = report.arguments;
+        let length = usize::try_from(length & u64::from(u32::MAX)).unwrap_or(0).min(reach::ADDRESS_BYTES);
+        let read = read_memory(report.thread, address, length);
+        if !sys::still_waits(self.listener.as_fd(), report.id) {
+            return;
+        }
+        match read.map(|bytes| reach::parse(&bytes)) {
+            Ok(Some(address)) => {
+                if let Some(why) = self.facts.reach.judge(way, address) {
+                    self.book.note_address(report.number, address, why);
+                }
+            }
+            Ok(None) => {}
+            Err(_) => self.book.learned.unread += 1,
+        }
+    }
+
+    fn look_at(&mut self, report: &Notified, place: Place, wanted: Wanted) -> Result<(), Errno> {
         let address = report.arguments.get(usize::from(place.path)).copied().unwrap_or(0);
         if address == 0 {
             // The file is meant that the descriptor stands for.
@@ -181,24 +210,30 @@ impl Serving {
 
 /// Reads the path at `address`; none where no path of the kernel's ends there.
 fn read_path(thread: i32, address: u64) -> Result<Option<Vec<u8>>, Errno> {
-    let address = usize::try_from(address).map_err(|_| Errno::FAULT)?;
-    let mut path = vec![0; PATH_MAX];
-    let first = (PAGE - address % PAGE).min(PATH_MAX);
-    // By pages, because one that isn't there makes a whole part unreadable.
-    let mut parts = vec![RemoteIoVec { base: address, len: first }];
-    if let Some(next) = address.checked_add(first).filter(|_| first < PATH_MAX) {
-        parts.push(RemoteIoVec { base: next, len: PATH_MAX - first });
-    }
-    let read = process_vm_readv(Pid::from_raw(thread), &mut [IoSliceMut::new(&mut path)], &parts)
-        .map_err(|errno| Errno::from_raw_os_error(errno as i32))?;
-    path.truncate(read);
+    let mut path = read_memory(thread, address, PATH_MAX)?;
     let Some(end) = path.iter().position(|byte| *byte == 0) else { return Ok(None) };
     path.truncate(end);
     Ok(Some(path))
 }
 
+/// Reads at most a page of a thread's memory, as much of it as is there.
+fn read_memory(thread: i32, address: u64, length: usize) -> Result<Vec<u8>, Errno> {
+    let address = usize::try_from(address).map_err(|_| Errno::FAULT)?;
+    let mut bytes = vec![0; length.min(PAGE)];
+    let first = (PAGE - address % PAGE).min(bytes.len());
+    // By pages, because one that isn't there makes a whole part unreadable.
+    let mut parts = vec![RemoteIoVec { base: address, len: first }];
+    if let Some(next) = address.checked_add(first).filter(|_| first < bytes.len()) {
+        parts.push(RemoteIoVec { base: next, len: bytes.len() - first });
+    }
+    let read = process_vm_readv(Pid::from_raw(thread), &mut [IoSliceMut::new(&mut bytes)], &parts)
+        .map_err(|errno| Errno::from_raw_os_error(errno as i32))?;
+    bytes.truncate(read);
+    Ok(bytes)
+}
+
 /// The path as seen from the run's root.
-fn absolute(report: &Notified, place: &Place, said: Vec<u8>) -> Result<Vec<u8>, Errno> {
+fn absolute(report: &Notified, place: Place, said: Vec<u8>) -> Result<Vec<u8>, Errno> {
     let thread = report.thread;
     let mut path = if said.starts_with(b"/") {
         said

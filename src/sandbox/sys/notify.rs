@@ -1,6 +1,6 @@
 //! Calls that the filter reports to a supervisor instead of answering them (`SECCOMP_RET_USER_NOTIF`).
 //!
-//! *Source*: seccomp(2), seccomp_unotify(2).
+//! *Source*: `seccomp(2)`, `seccomp_unotify(2)`.
 
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
