@@ -100,7 +100,7 @@ pub(crate) fn still_waits(listener: BorrowedFd<'_>, id: u64) -> bool {
 /// Answers a call.
 ///
 /// # Errors
-/// `ENOENT` when nobody waits for the answer any more.
+/// `ENOENT` when nobody waits for the answer any more, `EINPROGRESS` when it has one already.
 pub(crate) fn answer_report(listener: BorrowedFd<'_>, id: u64, answer: Answer) -> Result<(), Errno> {
     let (error, flags) = match answer {
         Answer::Errno(errno) => (-errno, 0),
@@ -136,4 +136,60 @@ pub(crate) fn reports_fit() -> Result<bool, Errno> {
     }
     Ok(usize::from(sizes.seccomp_notif) == size_of::<libc::seccomp_notif>()
         && usize::from(sizes.seccomp_notif_resp) == size_of::<libc::seccomp_notif_resp>())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::os::fd::AsFd as _;
+
+    use super::*;
+
+    /// Reports `sched_yield`, which no other code of the thread calls.
+    fn program() -> [Insn; 4] {
+        let insn = |code, jt, jf, k| Insn { code, jt, jf, k };
+        [
+            insn(0x20, 0, 0, 0),
+            insn(0x15, 0, 1, u32::try_from(libc::SYS_sched_yield).unwrap()),
+            insn(0x06, 0, 0, libc::SECCOMP_RET_USER_NOTIF),
+            insn(0x06, 0, 0, libc::SECCOMP_RET_ALLOW),
+        ]
+    }
+
+    fn call() -> Result<(), Errno> {
+        // SAFETY: without arguments and without effect on memory.
+        let answer = unsafe { libc::syscall(libc::SYS_sched_yield, 7, 8) };
+        if answer == 0 { Ok(()) } else { Err(last_errno()) }
+    }
+
+    #[test]
+    fn a_call_is_answered_as_said_and_refused_when_nobody_is_there_to_answer() {
+        assert!(reports_fit().unwrap());
+        let (send, listeners) = std::sync::mpsc::channel();
+        let (ended, wait) = std::sync::mpsc::channel::<()>();
+        // Filters are a thread's own.
+        let caller = std::thread::spawn(move || {
+            rustix::thread::set_no_new_privs(true).unwrap();
+            send.send(load_reporting_filter(&program()).unwrap()).unwrap();
+            let answers = [call(), call()];
+            // Held by nobody from here on.
+            assert!(wait.recv().is_err());
+            (answers, call())
+        });
+        let listener = listeners.recv().unwrap();
+        for answer in [Answer::Errno(libc::EXDEV), Answer::Continue] {
+            let report = receive_report(listener.as_fd()).unwrap();
+            assert_eq!(i64::from(report.number), libc::SYS_sched_yield);
+            assert_eq!(report.arguments[..2], [7, 8]);
+            assert!(report.thread > 0 && report.thread != std::process::id().cast_signed());
+            assert!(
+                still_waits(listener.as_fd(), report.id) && !still_waits(listener.as_fd(), report.id + 1)
+            );
+            answer_report(listener.as_fd(), report.id, answer).unwrap();
+            assert!(answer_report(listener.as_fd(), report.id, answer).is_err(), "one answer a call");
+        }
+        drop(listener);
+        drop(ended);
+        assert_eq!(caller.join().unwrap(), ([Err(Errno::XDEV), Ok(())], Err(Errno::NOSYS)));
+    }
 }
