@@ -45,6 +45,7 @@ mod terminal;
 mod validate;
 mod watchdog;
 mod wire;
+mod words;
 mod world;
 
 pub use cancel::Cancel;

@@ -12,6 +12,7 @@ use super::arguments::{Global, Submit};
 use super::client::{Client, Looks};
 use super::failure::Failure;
 use super::output::{print, safe, say, table, text};
+use crate::sandbox::Receipt;
 
 const FINAL: [&str; 4] = ["published", "rejected", "timed_out", "cancelled"];
 
@@ -117,6 +118,10 @@ fn view(answer: &Value) -> String {
     }
     if let Some(test) = answer["test"]["summary"].as_str() {
         rows.push(vec!["test".to_owned(), safe(test)]);
+    }
+    // The sandbox's own words, as `pantry run --explain` has them.
+    if let Ok(receipt) = serde_json::from_value::<Receipt>(answer["test"]["receipt"].clone()) {
+        rows.extend(receipt.in_words().iter().map(|line| vec!["receipt".to_owned(), safe(line)]));
     }
     for contact in answer["network"].as_array().into_iter().flatten() {
         if text(contact, "verdict") != "reached" {

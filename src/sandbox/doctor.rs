@@ -130,7 +130,11 @@ impl Sandbox {
                 Some(RootKind::Overlay) if outcome.end.success() => {
                     Finding::new(what, Verdict::Full, "a read-only overlay, made inside")
                 }
-                other => Finding::new(what, Verdict::Refused, format!("{other:?}, {:?}", outcome.end)),
+                other => Finding::new(
+                    what,
+                    Verdict::Refused,
+                    format!("{other:?}; it {}", outcome.end.in_words(None)),
+                ),
             },
         })
     }
@@ -152,7 +156,7 @@ impl Sandbox {
                 let by = outcome.receipt.limits.memory.enforced_by;
                 Finding::new(what, Verdict::Full, format!("works, memory and processes by {by}"))
             }
-            Ok(outcome) => Finding::new(what, Verdict::Refused, format!("it ended with {:?}", outcome.end)),
+            Ok(outcome) => Finding::new(what, Verdict::Refused, format!("it {}", outcome.end.in_words(None))),
         }
     }
 
@@ -191,7 +195,7 @@ fn job(what: &str, outcome: &Outcome) -> Finding {
         );
     }
     let said = outcome.stderr.text();
-    Finding::new(what, Verdict::Refused, format!("it ended with {:?}: {}", outcome.end, said.trim()))
+    Finding::new(what, Verdict::Refused, format!("it {}: {}", outcome.end.in_words(None), said.trim()))
 }
 
 /// What a run of an empty job was really held by, a line each.

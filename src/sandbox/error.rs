@@ -38,7 +38,7 @@ pub enum SandboxError {
         hint: String,
     },
     /// The run of a probe ended otherwise than with 0.
-    #[error("the probe did not succeed: {end:?}")]
+    #[error("the probe did not succeed: it {}", end.in_words(None))]
     Probe {
         /// How it ended.
         end: End,

@@ -56,6 +56,12 @@ fn the_greeter_goes_from_submission_to_publication() {
     assert_eq!(manifest["layers"][0]["digest"], base["layers"][0]["digest"]);
     let packages = server.admin_get("/v1/packages/greeter");
     assert_eq!(packages["latest"], "1.0.0");
+    // What held the tests is told to programs as it is, and to people in the sandbox's own words.
+    let memory = &submission["test"]["receipt"]["limits"]["memory"];
+    let words = format!("Memory: 128 MiB, held by {}", memory["enforced_by"].as_str().unwrap());
+    let told = show(&server.pantry(&["submission", submission["id"].as_str().unwrap()]));
+    assert_eq!(memory["limit"], 128 << 20);
+    assert!(told.contains(&words), "{words}: {told}");
 }
 
 #[test]
