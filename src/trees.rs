@@ -13,6 +13,8 @@
 //!   inode, is written last, both under one lock. Whatever else lies there is an unfinished attempt.
 //! - A tree is never changed after that. It can be made again from the blobs at any time, so nothing is synced.
 //! - Only regular files, directories and symbolic links get in; no setuid bit, no owner but ours, times are 0.
+//! - What a foreign image's layer removes of those below it stands in `trees/<chain id>.mask`, a layer of deletion
+//!   marks alone that goes right below its tree. Trees of our own layers have none.
 //!
 //! Why the diff id that the jailed extractor reports is believed: the compressed bytes are hashed by the server while
 //! it feeds them, so the extractor is known to have read the very layer that the manifest names. Whoever could make
@@ -28,6 +30,7 @@ mod extract;
 pub(crate) mod handmade;
 mod links;
 mod listing;
+mod mask;
 mod path;
 mod stamp;
 mod store;
@@ -36,7 +39,7 @@ mod walk;
 pub use confined::{extract_entry, extract_unconfined};
 pub use error::{RefusalCode, TreeError};
 pub use extract::SourceCaps;
-pub use store::{LayerRef, Trees, Unpacked, chain_ids};
+pub use store::{LayerRef, Trees, Unpacked, chain_ids, present_below};
 
 pub(crate) use links::{Target, leaves_root};
 pub(crate) use walk::remove_tree;

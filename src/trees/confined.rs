@@ -170,7 +170,7 @@ fn last_words(text: &str) -> String {
 
 fn limits(order: &Order) -> Limits {
     let (memory, wall_ms) = match order.kind {
-        ArchiveKind::Layer => (512 * MIB, 600_000),
+        ArchiveKind::Layer | ArchiveKind::Foreign => (512 * MIB, 600_000),
         ArchiveKind::Source => (256 * MIB, 120_000),
     };
     let mut limits = Limits::build();

@@ -41,6 +41,9 @@ impl Default for SourceCaps {
 pub(crate) enum ArchiveKind {
     /// A layer: modes are kept, links may be absolute (they start at the root that the layer becomes).
     Layer,
+    /// A layer of an image that others made: as a layer, but setuid bits, devices and pipes are left out, and what it
+    /// removes of the layers below is told.
+    Foreign,
     /// A package's source: modes become 0755 or 0644, links stay inside on their own.
     Source,
 }
@@ -61,6 +64,10 @@ impl Order {
         Self { kind: ArchiveKind::Layer, caps, ratio: 300 }
     }
 
+    pub(crate) fn foreign() -> Self {
+        Self { kind: ArchiveKind::Foreign, ..Self::layer() }
+    }
+
     pub(crate) fn source(caps: &SourceCaps) -> Self {
         Self { kind: ArchiveKind::Source, caps: caps.clone(), ratio: 200 }
     }
@@ -78,6 +85,9 @@ pub(crate) struct Extracted {
     pub(crate) figures: Figures,
     /// SHA-256 of the archive without its compression.
     pub(crate) diff_id: Digest,
+    /// The paths that are gone of the layers below; only a foreign layer has such.
+    #[serde(default)]
+    pub(crate) removed: Vec<String>,
 }
 
 /// Unpacks `archive` into the empty directory `into`.
@@ -90,6 +100,7 @@ pub(crate) fn extract<R: Read>(archive: R, into: OwnedFd, order: &Order) -> Resu
         into: Destination::new(into),
         seen: HashMap::new(),
         listing: Listing::default(),
+        removed: Vec::new(),
         bytes: 0,
         buffer: vec![0; 256 * 1024],
     };
@@ -98,13 +109,14 @@ pub(crate) fn extract<R: Read>(archive: R, into: OwnedFd, order: &Order) -> Resu
         let mut entry = entry.map_err(|error| verdict.explain(&error))?;
         unpacking.take(&mut entry, &verdict)?;
     }
+    let removed = std::mem::take(&mut unpacking.removed);
     let (figures, into) = unpacking.check_links()?;
     let diff_id = tar.into_inner().finish()?;
     into.close()?;
     if figures.entries == 0 && order.kind == ArchiveKind::Source {
         return Err(Refusal::unreadable("the archive holds nothing"));
     }
-    Ok(Extracted { figures, diff_id })
+    Ok(Extracted { figures, diff_id, removed })
 }
 
 /// What lies at a path so far.
@@ -119,6 +131,7 @@ struct Unpacking<'a> {
     into: Destination,
     seen: HashMap<String, Seen>,
     listing: Listing,
+    removed: Vec<String>,
     bytes: u64,
     buffer: Vec<u8>,
 }
@@ -158,7 +171,11 @@ impl Unpacking<'_> {
         }
         let path = EntryPath::parse(&name, self.order.caps.depth)?;
         let mode = entry.header().mode().map_err(|_| refuse("has no readable mode"))?;
-        if mode & 0o6000 != 0 {
+        let foreign = self.order.kind == ArchiveKind::Foreign;
+        if foreign && matches!(kind, EntryType::Char | EntryType::Block | EntryType::Fifo) {
+            return Ok(());
+        }
+        if mode & 0o6000 != 0 && !foreign {
             return Err(refuse("has a setuid or setgid bit"));
         }
         if path.is_root() {
@@ -169,6 +186,7 @@ impl Unpacking<'_> {
         }
         if path.name().starts_with(".wh.") {
             let code = match self.order.kind {
+                ArchiveKind::Foreign => return self.take_mark(&path, &refuse),
                 ArchiveKind::Layer => RefusalCode::LayerWhiteoutNotSupported,
                 ArchiveKind::Source => RefusalCode::ArchiveEntryRefused,
             };
@@ -201,6 +219,27 @@ impl Unpacking<'_> {
             EntryType::Fifo => return Err(refuse("is a named pipe")),
             _ => return Err(refuse("is of an unknown kind")),
         }
+        Ok(())
+    }
+
+    /// Remembers what a mark removes: a name, or all that the directory had before.
+    ///
+    /// *Source*: OCI image specification, layers, Whiteouts.
+    fn take_mark(&mut self, path: &EntryPath, refuse: &dyn Fn(&str) -> Refusal) -> Result<(), Refusal> {
+        let name = path.name().strip_prefix(".wh.").unwrap_or_default();
+        let removed = match name {
+            ".wh..opq" if path.parent().is_empty() => return Err(refuse("removes the whole root")),
+            ".wh..opq" => path.parent().to_owned(),
+            // What a storage driver of old kept for itself.
+            _ if name.starts_with(".wh.") => return Ok(()),
+            "" | "." | ".." => return Err(refuse("is a deletion mark of nothing")),
+            _ if path.parent().is_empty() => name.to_owned(),
+            _ => format!("{}/{name}", path.parent()),
+        };
+        if self.removed.len() as u64 >= self.order.caps.entries {
+            return Err(Refusal::too_large("the archive has too many deletion marks"));
+        }
+        self.removed.push(removed);
         Ok(())
     }
 
@@ -249,7 +288,7 @@ impl Unpacking<'_> {
 
     fn take_directory(&mut self, path: &EntryPath, mode: u32) -> Result<(), Refusal> {
         let mode = match self.order.kind {
-            ArchiveKind::Layer => mode & 0o1777,
+            ArchiveKind::Layer | ArchiveKind::Foreign => mode & 0o1777,
             ArchiveKind::Source => 0o755,
         };
         if let Some(Seen::Directory { mode: implied, listed }) = self.seen.get_mut(path.as_str()) {
@@ -273,7 +312,7 @@ impl Unpacking<'_> {
             return Err(Refusal::too_large(message));
         }
         let mode = match self.order.kind {
-            ArchiveKind::Layer => mode & 0o777,
+            ArchiveKind::Layer | ArchiveKind::Foreign => mode & 0o777,
             ArchiveKind::Source if mode & 0o111 != 0 => 0o755,
             ArchiveKind::Source => 0o644,
         };

@@ -17,6 +17,7 @@ use crate::sandbox::Sandbox;
 use super::confined::{Archive, Extractor};
 use super::error::TreeError;
 use super::extract::{Order, SourceCaps};
+use super::mask;
 use super::stamp::Stamp;
 use super::walk;
 
@@ -68,7 +69,9 @@ pub struct Trees(Arc<Inner>);
 struct Inner {
     dir: PathBuf,
     extractor: Extractor,
-    blobs: Blobs,
+    /// None where the bytes of layers come from readers alone.
+    blobs: Option<Blobs>,
+    order: Order,
     faults: Faults,
     /// Chains that a thread of ours is unpacking at the moment.
     busy: Mutex<HashSet<Digest>>,
@@ -82,16 +85,37 @@ impl Trees {
     /// # Errors
     /// [`TreeError::Io`] when the folder can't be made.
     pub fn open(root: &Path, sandbox: Sandbox, blobs: Blobs, faults: Faults) -> Result<Self, TreeError> {
-        Self::with(root, Extractor::Jail(sandbox), blobs, faults)
+        Self::with(root, Extractor::Jail(sandbox), Some(blobs), Order::layer(), faults)
+    }
+
+    /// Opens trees of images that others made, below a folder of their own: the bytes of their layers come from
+    /// [`ensure_from`](Self::ensure_from) alone. Setuid bits, devices and pipes in them are left out.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_foreign(folder: &Path, sandbox: Sandbox) -> Result<Self, TreeError> {
+        Self::with(folder, Extractor::Jail(sandbox), None, Order::foreign(), Faults::none())
     }
 
     /// Trees whose extractor is a plain call, for tests of what is built on them.
     #[cfg(test)]
     pub(crate) fn unconfined(root: &Path, blobs: Blobs) -> Result<Self, TreeError> {
-        Self::with(root, Extractor::InProcess, blobs, Faults::none())
+        Self::with(root, Extractor::InProcess, Some(blobs), Order::layer(), Faults::none())
     }
 
-    fn with(root: &Path, extractor: Extractor, blobs: Blobs, faults: Faults) -> Result<Self, TreeError> {
+    /// Foreign trees whose extractor is a plain call.
+    #[cfg(test)]
+    pub(crate) fn foreign_unconfined(root: &Path) -> Result<Self, TreeError> {
+        Self::with(root, Extractor::InProcess, None, Order::foreign(), Faults::none())
+    }
+
+    fn with(
+        root: &Path,
+        extractor: Extractor,
+        blobs: Option<Blobs>,
+        order: Order,
+        faults: Faults,
+    ) -> Result<Self, TreeError> {
         let dir = root.join("trees");
         fs_err::create_dir_all(&dir)?;
         // Jails have ids of their own, to which what lies here must be open.
@@ -100,6 +124,7 @@ impl Trees {
             dir,
             extractor,
             blobs,
+            order,
             faults,
             busy: Mutex::default(),
             freed: Condvar::new(),
@@ -116,8 +141,9 @@ impl Trees {
         let mut directories = Vec::with_capacity(layers.len());
         for (layer, chain) in layers.iter().zip(&chains) {
             let open = || {
-                let reader = self.0.blobs.open_blob_blocking(&layer.digest)?;
-                let reader = reader.ok_or_else(|| TreeError::BlobMissing(layer.digest.clone()))?;
+                let missing = || TreeError::BlobMissing(layer.digest.clone());
+                let blobs = self.0.blobs.as_ref().ok_or_else(missing)?;
+                let reader = blobs.open_blob_blocking(&layer.digest)?.ok_or_else(missing)?;
                 Ok(reader.into_blocking())
             };
             directories.push(self.ensure_one(chain, layer, open)?);
@@ -139,10 +165,11 @@ impl Trees {
         self.ensure_one(&chain, layer, move || Ok(bytes))
     }
 
-    /// The directories of the layers, bottom first, when all of them are there already. Cheap.
+    /// The directories of the layers, bottom first, when all of them are there already. Cheap. A layer that removes
+    /// something of those below it has two: what it removes, and what it adds.
     #[must_use]
     pub fn present(&self, layers: &[LayerRef]) -> Option<Vec<PathBuf>> {
-        chain_ids(layers).iter().map(|chain| self.stamp(chain).map(|_| self.tree(chain))).collect()
+        present_in(&self.0.dir, layers)
     }
 
     /// Reads a whole tree again and compares it with what was unpacked. Blocking, and as slow as the disk.
@@ -233,6 +260,7 @@ impl Trees {
             }
             // The stamp first: without it nobody takes the rest for a tree.
             remove_file(&self.stamp_file(&chain))?;
+            walk::remove_tree(&mask::of(&self.tree(&chain)))?;
             if self.tree(&chain).symlink_metadata().is_ok() {
                 walk::remove_tree(&self.tree(&chain))?;
                 removed += 1;
@@ -281,7 +309,7 @@ impl Trees {
             return Ok(self.tree(chain));
         }
         let attempt = self.begin()?;
-        let unpacking = self.fill(Archive::Stream(open()?), &attempt.path, &Order::layer())?;
+        let unpacking = self.fill(Archive::Stream(open()?), &attempt.path, &self.0.order)?;
         if let Some(found) = unpacking.fed.filter(|fed| *fed != layer.digest) {
             return Err(TreeError::Digest { expected: layer.digest.clone(), found });
         }
@@ -300,7 +328,7 @@ impl Trees {
             inode: fs_err::symlink_metadata(&attempt.path)?.ino(),
             figures: unpacking.extracted.figures,
         };
-        self.commit(&attempt, &stamp)?;
+        self.commit(&attempt, &stamp, &unpacking.extracted.removed)?;
         Ok(self.tree(chain))
     }
 
@@ -323,7 +351,7 @@ impl Trees {
         Ok(unpacking)
     }
 
-    fn commit(&self, attempt: &Attempt, stamp: &Stamp) -> Result<(), TreeError> {
+    fn commit(&self, attempt: &Attempt, stamp: &Stamp, removed: &[String]) -> Result<(), TreeError> {
         let _lock = self.lock()?;
         if self.stamp(&stamp.chain).is_some() {
             // Another process was faster; ours is removed with the attempt.
@@ -333,6 +361,7 @@ impl Trees {
         let file = self.stamp_file(&stamp.chain);
         remove_file(&file)?;
         walk::remove_tree(&tree)?;
+        mask::make(&mask::of(&tree), removed)?;
         self.0.faults.pass("trees.before_rename");
         fs_err::rename(&attempt.path, &tree)?;
         self.0.faults.pass("trees.after_rename");
@@ -370,6 +399,27 @@ impl Trees {
         busy.insert(chain.clone());
         Turn { trees: self, chain: chain.clone() }
     }
+}
+
+/// The directories of layers below the root of a daemon that may be running, bottom first, when all of them are there
+/// already; nothing is made. Cheap.
+#[must_use]
+pub fn present_below(root: &Path, layers: &[LayerRef]) -> Option<Vec<PathBuf>> {
+    present_in(&root.join("trees"), layers)
+}
+
+fn present_in(dir: &Path, layers: &[LayerRef]) -> Option<Vec<PathBuf>> {
+    let mut directories = Vec::with_capacity(layers.len());
+    for chain in chain_ids(layers) {
+        let tree = dir.join(chain.hex());
+        Stamp::of(&dir.join(format!("{}.json", chain.hex())), &tree, &chain)?;
+        let mask = mask::of(&tree);
+        if mask.symlink_metadata().is_ok() {
+            directories.push(mask);
+        }
+        directories.push(tree);
+    }
+    Some(directories)
 }
 
 /// The right of one thread to unpack a chain.

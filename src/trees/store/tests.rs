@@ -74,7 +74,7 @@ async fn stored_layers_are_unpacked_from_their_blobs() {
     let (first, first_bytes) = layer(Tar::new().file("a", b"1"));
     let (second, second_bytes) = layer(Tar::new().file("b", b"2"));
     for bytes in [first_bytes, second_bytes] {
-        let stored = trees.0.blobs.put_reader_blocking(&mut &bytes[..], 1 << 20).unwrap();
+        let stored = trees.0.blobs.as_ref().unwrap().put_reader_blocking(&mut &bytes[..], 1 << 20).unwrap();
         let owner = Owner::new("test", "x");
         state.write(move |tx| crate::blobs::link(tx, &stored, &owner)).await.unwrap();
     }
@@ -183,4 +183,47 @@ async fn a_refused_source_leaves_no_directory() {
     assert_eq!(trees.unpack_source(again, &into, &SourceCaps::default()).unwrap_err().code(), "tree_io");
     assert!(into.join("top/a").exists(), "a directory that was there is not touched");
     walk::remove_tree(&into).unwrap();
+}
+
+#[test]
+fn a_foreign_layer_loses_what_no_tree_may_have_and_removes_what_is_below() {
+    let root = tempfile::tempdir().unwrap();
+    let trees = Trees::foreign_unconfined(root.path()).unwrap();
+    let (low, low_bytes) = layer(Tar::new().file("etc/motd", b"old").file("opt/a", b"a").file("opt/b", b"b"));
+    let high = Tar::new()
+        .file_mode("bin/su", 0o4755, b"su")
+        .raw(b"dev/null", b'3', 0o666, 0, b"", b"")
+        .raw(b"run/pipe", b'6', 0o666, 0, b"", b"")
+        .file("etc/.wh.motd", b"")
+        .directory("opt", 0o755)
+        .file("opt/.wh..wh..opq", b"")
+        .file("opt/c", b"c")
+        .file(".wh..wh.plnk", b"");
+    let (high, high_bytes) = layer(high);
+    trees.ensure_from(&[], &low, reader(&low_bytes)).unwrap();
+    let tree = trees.ensure_from(std::slice::from_ref(&low), &high, reader(&high_bytes)).unwrap();
+    let mode = |path: &str| fs_err::symlink_metadata(tree.join(path)).unwrap().mode() & 0o7777;
+    assert_eq!(mode("bin/su"), 0o755);
+    for gone in ["dev/null", "run/pipe", "etc/.wh.motd", "opt/.wh..wh..opq", ".wh..wh.plnk"] {
+        assert!(fs_err::symlink_metadata(tree.join(gone)).is_err(), "{gone}");
+    }
+    let layers = [low, high];
+    let stack = trees.present(&layers).unwrap();
+    assert_eq!(stack.len(), 3, "{stack:?}");
+    assert_eq!(stack[2], tree);
+    for mark in ["etc/motd", "opt"] {
+        assert_eq!(
+            fs_err::symlink_metadata(stack[1].join(mark)).unwrap().mode() & 0o170_000,
+            0o020_000,
+            "{mark}"
+        );
+    }
+    assert_eq!(trees.sweep(&[]).unwrap(), 2);
+    assert_eq!(left(&root), 0);
+
+    for hostile in [".wh.", ".wh...", "a/.wh..", ".wh..wh..opq"] {
+        let (bad, bytes) = layer(Tar::new().file("a/b", b"").file(hostile, b""));
+        let refused = trees.ensure_from(&[], &bad, reader(&bytes));
+        assert!(matches!(refused, Err(TreeError::Refused { .. })), "{hostile}: {refused:?}");
+    }
 }
