@@ -2,7 +2,7 @@
 //!
 //! Data goes to stdout, everything else to stderr. Errors say what and why, and `hint:` says what to do.
 //! It must never touch the state, the blobs or the keys of a root that a daemon may be serving; `exec` reads the
-//! sealed launch file only.
+//! sealed launch file only, and `run` keeps its images in a folder of its own.
 
 #![allow(clippy::print_stdout, clippy::print_stderr)] // This is the part whose purpose is to print.
 #![allow(clippy::format_push_string)] // What people read is short; that it reads well counts more.
@@ -25,6 +25,7 @@ mod pull;
 mod push;
 mod repo;
 mod rootfs;
+mod run;
 mod secret;
 mod serve;
 mod status;
@@ -62,6 +63,7 @@ fn dispatch(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let global = &arguments.global;
     match &arguments.command {
         Command::Exec(options) => return exec::run(global, options),
+        Command::Run(options) => return run::run(global, options),
         Command::Serve(options) => serve::run(global, options),
         Command::Demo(options) => demo::run(options),
         Command::Doctor(options) => return doctor::run(global, options),

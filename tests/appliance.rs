@@ -57,6 +57,10 @@ mod repositories;
 mod rights;
 #[path = "appliance/rootless.rs"]
 mod rootless;
+#[path = "appliance/run_command.rs"]
+mod run_command;
+#[path = "appliance/run_images.rs"]
+mod run_images;
 #[path = "appliance/sequences.rs"]
 mod sequences;
 #[path = "appliance/serve.rs"]

@@ -21,7 +21,8 @@ pub(super) struct Arguments {
 const EXIT_CODES: &str = "\
 Exit codes: 0 done, 1 failed, 2 wrong usage, 3 the daemon or the registry cannot be reached, 4 rejected or not valid,
 5 not found, 6 in conflict with something else, 7 not permitted, 8 a task of the change failed.
-`pantry exec` and installed commands give the exit code of the program, 128+n when signal n ended it.";
+`pantry exec`, `pantry run` and installed commands give the exit code of the program, 128+n when signal n ended it,
+124 when its time was over, 137 when it hit a limit.";
 
 /// Options that stand before or after any command.
 #[derive(Debug, Args)]
@@ -98,6 +99,8 @@ pub(super) enum Command {
     List,
     /// Run an installed command in its jail; needs no daemon
     Exec(Exec),
+    /// Run anything in a jail: from a directory, an image, or the base that Pantry carries; needs no daemon
+    Run(Box<Run>),
     /// Collect what nobody refers to: bytes of deleted images, leftovers of pushes
     Gc(Gc),
     /// Hash every blob again and set aside what is damaged; damage is exit code 4
@@ -220,6 +223,70 @@ pub(super) struct Exec {
     /// Arguments for the program, passed on as they are
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     pub(super) arguments: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Run {
+    /// Directory, OCI layout, archive, HOST[:PORT]/NAME[:TAG] of a registry, or pantry/base
+    #[arg(long, value_name = "ROOT")]
+    pub(super) root_fs: String,
+    /// Show a directory of this machine inside, to be written; its owner is who the program is outside
+    #[arg(long, value_name = "HOST:INSIDE")]
+    pub(super) bind: Vec<String>,
+    /// Show a file or directory of this machine inside, read-only
+    #[arg(long, value_name = "HOST:INSIDE")]
+    pub(super) ro_bind: Vec<String>,
+    /// Scratch space in memory [default: /tmp of 64M]
+    #[arg(long, value_name = "PATH[:SIZE]")]
+    pub(super) tmpfs: Vec<String>,
+    /// Set a variable; nothing is inherited
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub(super) env: Vec<String>,
+    /// Working directory inside [default: that of the image, else /]
+    #[arg(long, value_name = "DIR")]
+    pub(super) cwd: Option<PathBuf>,
+    /// Host name inside [default: pantry]
+    #[arg(long, value_name = "NAME")]
+    pub(super) hostname: Option<String>,
+    /// Memory of all processes and scratch space together, such as 512M [default: 2G]
+    #[arg(long, value_name = "SIZE")]
+    pub(super) memory: Option<String>,
+    /// Processes and threads at a time [default: 1024]
+    #[arg(long, value_name = "N")]
+    pub(super) processes: Option<u64>,
+    /// Processors, such as 2 or 0.5 [default: 4]
+    #[arg(long, value_name = "N")]
+    pub(super) cpus: Option<String>,
+    /// End it after this time, in seconds or as 30s, 5m, 2h [default: never]
+    #[arg(long, value_name = "TIME")]
+    pub(super) time: Option<String>,
+    /// What it reaches
+    #[arg(long, value_enum, value_name = "NETWORK", default_value_t = RunNetwork::None)]
+    pub(super) network: RunNetwork,
+    /// Grant something beyond the ordinary, such as network-client=tcp:443 or CHOWN
+    #[arg(long, value_name = "NAME[=PORTS]")]
+    pub(super) grant: Vec<String>,
+    /// Refuse to start where a limit is held by less: memory, processes, cpu or time by rlimit, watchdog, cgroup1 or
+    /// cgroup2
+    #[arg(long, value_name = "LIMIT=BY", value_delimiter = ',')]
+    pub(super) require: Vec<String>,
+    /// Tell what it may before, and what held it after
+    #[arg(long)]
+    pub(super) explain: bool,
+    #[command(flatten)]
+    pub(super) registry: RegistryOptions,
+    /// The program and its arguments, as they are [default: what the image starts]
+    #[arg(last = true, value_name = "PROGRAM")]
+    pub(super) argv: Vec<String>,
+}
+
+/// What a run reaches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum RunNetwork {
+    /// Nothing
+    None,
+    /// The network of this machine, as it is
+    Host,
 }
 
 /// How a registry is reached, and as whom.

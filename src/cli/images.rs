@@ -25,6 +25,7 @@ mod registry;
 mod source;
 mod transfer;
 
+pub(super) use archive::Piece;
 pub(super) use content::{Descriptor, Document, REF_NAME, SOURCE_PREFIX, type_of};
 pub(super) use credentials::{Credentials, auth_file_for_login, find, remove, store};
 pub(super) use destination::Destination;
@@ -33,5 +34,5 @@ pub(super) use name::Name;
 pub(super) use platform::{Platform, choose};
 pub(super) use progress::{Progress, amount};
 pub(super) use registry::{Connection, Registry};
-pub(super) use source::Source;
+pub(super) use source::{Source, missing};
 pub(super) use transfer::{copy_in, copy_out};

@@ -18,20 +18,12 @@ pub(super) async fn run(global: &Global, options: &Pull) -> Result<(), Failure> 
     let destination = Destination::create(&options.destination)?;
     let registry = Registry::to_pull(&name.registry, &name.repository, &connection)?;
 
-    let (bytes, kind) = registry.manifest(&name.reference).await?;
-    let mut root = Descriptor::of(&kind, &bytes);
-    if let Ok(digest) = crate::names::Digest::parse(&name.reference) {
-        root.digest = digest;
-    }
-    if !options.all
-        && let Document::Index(images) = Document::parse(&kind, &bytes)?
-    {
-        let platform = options.platform.clone().unwrap_or_else(Platform::here);
-        root = choose(&images, &platform)?.clone();
-        if root.media_type.is_empty() {
-            root.media_type = type_of_child(&registry, &root).await?;
-        }
-    }
+    let platform = options.platform.clone().unwrap_or_else(Platform::here);
+    let mut root = if options.all {
+        named(&registry, &name).await?.0
+    } else {
+        wanted(&registry, &name, &platform).await?
+    };
     let graph = walk(&registry, root.clone()).await?;
     let progress = Progress::new(global);
     let tally = copy_in(&registry, &graph, &destination, &progress).await?;
@@ -50,6 +42,32 @@ pub(super) async fn run(global: &Global, options: &Pull) -> Result<(), Failure> 
     });
     destination.finish(vec![root]).await?;
     print(global, &answer, view)
+}
+
+/// What a name stands for in its registry, with its bytes.
+async fn named(registry: &Registry, name: &Name) -> Result<(Descriptor, Vec<u8>), Failure> {
+    let (bytes, kind) = registry.manifest(&name.reference).await?;
+    let mut root = Descriptor::of(&kind, &bytes);
+    if let Ok(digest) = crate::names::Digest::parse(&name.reference) {
+        root.digest = digest;
+    }
+    Ok((root, bytes))
+}
+
+/// The image that a name stands for; of one for many platforms that for this platform.
+pub(super) async fn wanted(
+    registry: &Registry,
+    name: &Name,
+    platform: &Platform,
+) -> Result<Descriptor, Failure> {
+    let (mut root, bytes) = named(registry, name).await?;
+    if let Document::Index(images) = Document::parse(&root.media_type, &bytes)? {
+        root = choose(&images, platform)?.clone();
+        if root.media_type.is_empty() {
+            root.media_type = type_of_child(registry, &root).await?;
+        }
+    }
+    Ok(root)
 }
 
 /// The type of a document whose index does not tell it.

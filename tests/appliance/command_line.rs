@@ -16,10 +16,22 @@ fn wrong_usage_is_exit_code_2() {
 #[test]
 fn help_lists_every_command_and_the_exit_codes() {
     let help = show(&pantry(&["--help"]));
-    for command in
-        ["serve", "submit", "submission", "install", "remove", "list", "exec", "changes", "change", "rootfs"]
-            .into_iter()
-            .chain(["push", "pull", "login", "logout", "user", "token", "grant"])
+    for command in [
+        "serve",
+        "submit",
+        "submission",
+        "install",
+        "remove",
+        "list",
+        "exec",
+        "run",
+        "doctor",
+        "changes",
+        "change",
+        "rootfs",
+    ]
+    .into_iter()
+    .chain(["push", "pull", "login", "logout", "user", "token", "grant"])
     {
         assert!(help.contains(command), "{command} in {help}");
     }

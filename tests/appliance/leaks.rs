@@ -95,6 +95,19 @@ pub struct Process {
     line: String,
 }
 
+/// Control groups of a run that this process made with its own streams, in every hierarchy that is mounted.
+pub fn groups_of(pid: u32) -> BTreeSet<PathBuf> {
+    let mut found = BTreeSet::new();
+    let table = std::fs::read_to_string("/proc/self/mounts").unwrap();
+    for line in table.lines() {
+        let fields: Vec<&str> = line.split(' ').collect();
+        if matches!(fields[2], "cgroup" | "cgroup2") {
+            find_groups(Path::new(fields[1]), &format!("pantry-run-exec-{pid}-"), 8, &mut found);
+        }
+    }
+    found
+}
+
 /// All processes of the machine that are not dead.
 pub fn processes() -> BTreeMap<u32, Process> {
     let mut found = BTreeMap::new();

@@ -164,7 +164,7 @@ impl Reads for Source {
 }
 
 /// What the source's own documents name, and it does not have.
-pub(super) fn missing(digest: &Digest) -> Failure {
+pub(in crate::cli) fn missing(digest: &Digest) -> Failure {
     Failure::rejected("source_incomplete", format!("the source lacks {digest}"))
         .with_hint(Some("it may hold one platform only: choose that by --platform".to_owned()))
 }
