@@ -273,6 +273,9 @@ pub(super) struct Run {
     /// Tell what it may before, and what held it after
     #[arg(long)]
     pub(super) explain: bool,
+    /// Tell after the run what it was refused: calls and paths; it runs slower, and may no more than without
+    #[arg(long)]
+    pub(super) learn: bool,
     #[command(flatten)]
     pub(super) registry: RegistryOptions,
     /// The program and its arguments, as they are [default: what the image starts]

@@ -14,7 +14,7 @@ use std::process::ExitCode;
 
 use super::arguments::{Global, Run};
 use super::failure::Failure;
-use crate::sandbox::{self, Policy, SandboxError};
+use crate::sandbox::{self, ExecOptions, Policy, SandboxError};
 
 pub(super) fn run(global: &Global, options: &Run) -> Result<ExitCode, Failure> {
     // What is wrong with the options is told before anything is fetched.
@@ -24,11 +24,15 @@ pub(super) fn run(global: &Global, options: &Run) -> Result<ExitCode, Failure> {
     if options.explain {
         explain::before(global, &policy);
     }
-    let status = sandbox::exec(&policy).map_err(failed)?;
+    let how = ExecOptions { learn: options.learn, ..ExecOptions::default() };
+    let status = sandbox::exec_with(&policy, &how).map_err(failed)?;
     if options.explain {
         explain::after(global, &status);
     } else {
         explain::unless_by_itself(global, &status);
+    }
+    if let Some(learned) = &status.learned {
+        explain::learned(global, learned);
     }
     Ok(ExitCode::from(u8::try_from(status.code & 0xff).unwrap_or(1)))
 }

@@ -246,6 +246,32 @@ fn limits_end_a_run_and_the_receipt_says_by_what() {
 }
 
 #[test]
+fn a_learning_run_tells_what_it_was_refused() {
+    let place = Place::new(Account::Caller);
+    let program = r"
+import ctypes, os
+for path in ['/etc/of-mine', '/tmp/of-mine']:
+    try: open(path, 'w')
+    except OSError: pass
+ctypes.CDLL(None).ptrace(0, 0, 0, 0)
+os._exit(7)
+";
+    let output = place.python(&["--learn"], program);
+    let text = show(&output);
+    assert_eq!(output.status.code(), Some(7), "{text}");
+    let refused = text.split("refused:\n").nth(1).unwrap_or_else(|| panic!("{text}"));
+    assert!(refused.contains("/etc/of-mine: read-only") && refused.contains("  ptrace"), "{text}");
+    assert!(!refused.contains("/tmp/of-mine"), "{text}");
+    let output = place.python(&["--learn", "--output", "json"], program);
+    let learned = explained(&output).pop().unwrap();
+    let paths = learned["learned"]["paths"].as_array().unwrap();
+    assert!(paths.iter().any(|path| path["path"] == "/etc/of-mine"), "{learned:#}");
+    assert!(!learned["words"].as_array().unwrap().is_empty());
+    let ordinary = place.python(&[], program);
+    assert!(!show(&ordinary).contains("refused"), "{}", show(&ordinary));
+}
+
+#[test]
 fn the_values_of_variables_are_not_told() {
     let place = Place::new(Account::Caller);
     for format in ["text", "json"] {

@@ -1,4 +1,5 @@
-//! What `--explain` prints: the policy before, the receipt after; on stderr, as stdout is the program's.
+//! What `--explain` prints: the policy before, the receipt after; and what `--learn` found out. On stderr, as stdout is
+//! the program's.
 
 use std::io::Write as _;
 
@@ -6,7 +7,7 @@ use serde_json::json;
 
 use crate::cli::arguments::{Format, Global};
 use crate::cli::output::{safe, say};
-use crate::sandbox::{End, ExecStatus, Policy};
+use crate::sandbox::{End, ExecStatus, Learned, Policy};
 
 /// The policy; of the environment the names alone, as values may be secrets.
 pub(super) fn before(global: &Global, policy: &Policy) {
@@ -30,6 +31,15 @@ pub(super) fn unless_by_itself(global: &Global, status: &ExecStatus) {
         let end = status.end.in_words(Some(&status.receipt.limits));
         say(global, &format!("pantry: the program {end}; --explain tells more"));
     }
+}
+
+/// What the program was refused.
+pub(super) fn learned(global: &Global, learned: &Learned) {
+    let mut words = learned.in_words();
+    if words.is_empty() {
+        words.push("nothing".to_owned());
+    }
+    tell(global, "refused", &words, &json!({ "learned": learned, "words": words }));
 }
 
 fn tell(global: &Global, title: &str, words: &[String], value: &serde_json::Value) {
