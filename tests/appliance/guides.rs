@@ -398,6 +398,12 @@ fn the_guide_for_pantry_with_tls() {
     );
 }
 
+#[test]
+fn the_guide_for_running_anything_in_a_jail() {
+    let before = format!("export PANTRY_BUNDLE_LAYOUT={}\n", bundle().display());
+    walk("the_guide_for_running_anything_in_a_jail", "run.md", Mode::Loopback, &[], &before, &[]);
+}
+
 /// Clients that Debian has not: the program, its page, what makes it ready, and what it must not get.
 const OTHERS: [(&str, &str, &str, &[&str]); 4] = [
     ("crane", "crane.md", "", &["crane digest pantry.example:7721/local/team/copy:1"]),

@@ -33,7 +33,11 @@ pub(super) fn from_files(global: &Global, path: &Path) -> Result<Held, Failure> 
         if let Some(held) = store.find(&manifest.digest) {
             return Ok(held);
         }
-        unpack(global, turn(store).await?, &source, &manifest).await
+        let adding = turn(global, store).await?;
+        if let Some(held) = adding.find(&manifest.digest) {
+            return Ok(held);
+        }
+        unpack(global, adding, &source, &manifest).await
     })
 }
 
@@ -52,7 +56,7 @@ pub(super) fn from_registry(global: &Global, options: &Run, name: &Name) -> Resu
         if let Some(held) = store.find(&manifest.digest) {
             return Ok(held);
         }
-        let adding = turn(store).await?;
+        let adding = turn(global, store).await?;
         if let Some(held) = adding.find(&manifest.digest) {
             return Ok(held);
         }
@@ -89,7 +93,11 @@ fn until_interrupted<T>(work: impl Future<Output = Result<T, Failure>>) -> Resul
     result
 }
 
-async fn turn(store: Store) -> Result<Adding, Failure> {
+/// The right to add an image; a long wait says what it waits for.
+async fn turn(global: &Global, store: Store) -> Result<Adding, Failure> {
+    if store.is_busy()? {
+        say(global, "waiting until another `pantry run` has unpacked its image");
+    }
     blocking(move || store.adding()).await
 }
 
@@ -135,7 +143,8 @@ async fn unpack(
         let piece = source.blob(&layer.digest)?.ok_or_else(|| missing(&layer.digest))?;
         readers.push(Box::new(PieceReader { piece, at: 0 }));
     }
-    say(global, &format!("unpacking {} layers, once", layers.len()));
+    let (count, word) = (layers.len(), if layers.len() == 1 { "layer" } else { "layers" });
+    say(global, &format!("unpacking {count} {word}, once"));
     blocking(move || adding.add(&image, readers)).await
 }
 
@@ -183,6 +192,7 @@ fn image(digest: Digest, config: &[u8], layers: &[Descriptor]) -> Result<Image, 
     let mut image = Image::bare(digest, layers);
     image.argv = [start.entrypoint, start.cmd].into_iter().flatten().flatten().collect();
     let pairs = start.env.iter().flatten().filter_map(|text| text.split_once('='));
+    let pairs = pairs.filter(|(name, _)| !name.is_empty());
     image.env = pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
     // Written as people do, with a slash too many.
     image.cwd = Path::new("/").join(start.working_dir.unwrap_or_default()).components().collect::<PathBuf>();
@@ -219,7 +229,7 @@ mod tests {
     fn an_image_says_how_it_wants_to_be_started() {
         let rootfs = serde_json::json!({ "type": "layers", "diff_ids": [Digest::of(b"diff")] });
         let config = serde_json::json!({ "rootfs": rootfs, "config": {
-            "Env": ["PATH=/opt/bin", "EMPTY=", "nonsense"], "Entrypoint": ["/init", "-x"], "Cmd": ["serve"],
+            "Env": ["PATH=/opt/bin", "EMPTY=", "nonsense", "=x"], "Entrypoint": ["/init", "-x"], "Cmd": ["serve"],
             "WorkingDir": "/srv/app/", "User": "root",
         }});
         let image = read(&config).unwrap();

@@ -116,11 +116,20 @@ impl Store {
         Some(Held { image, layers, _lock: file })
     }
 
-    /// Waits for the right to add an image, and removes what others have left unfinished.
-    pub(super) fn adding(self) -> Result<Adding, Failure> {
+    fn lock(&self) -> Result<std::fs::File, Failure> {
         let path = self.folder.join(".lock");
         let file = fs_err::OpenOptions::new().create(true).truncate(false).write(true).open(path)?;
-        let (lock, _) = file.into_parts();
+        Ok(file.into_parts().0)
+    }
+
+    /// Whether another process adds an image at the moment.
+    pub(super) fn is_busy(&self) -> Result<bool, Failure> {
+        Ok(flock(self.lock()?, FlockOperation::NonBlockingLockExclusive).is_err())
+    }
+
+    /// Waits for the right to add an image, and removes what others have left unfinished.
+    pub(super) fn adding(self) -> Result<Adding, Failure> {
+        let lock = self.lock()?;
         flock(&lock, FlockOperation::LockExclusive).map_err(std::io::Error::from)?;
         for left in fs_err::read_dir(self.folder.join("downloads"))? {
             fs_err::remove_dir_all(left?.path())?;
