@@ -149,24 +149,37 @@ fn drop_capabilities() -> Result<(), Fault> {
     rustix::thread::set_no_new_privs(true).step("drop the init's capabilities")
 }
 
+/// So many are reaped before the next look at everything else.
+const MOST_REAPED: u32 = 256;
+
+struct Reaped {
+    /// How the program ended, by code or signal, once it has.
+    program: Option<(Option<i32>, Option<i32>)>,
+    more: bool,
+}
+
 impl Running {
     /// Attends the run to its end; comes back only if that could not be told.
     fn attend(mut self, status: &OwnedFd, sync: &OwnedFd) -> Fault {
         let mut watchdog = self.watchdog.take();
         let mut due = Instant::now();
+        let mut unreaped = false;
         loop {
-            let sampled = match watchdog.as_mut().filter(|_| Instant::now() >= due).map(Watchdog::sample) {
-                Some(Err(fault)) => return fault,
-                Some(Ok(limit)) => limit,
-                None => None,
+            if let Some(dog) = watchdog.as_mut().filter(|_| Instant::now() >= due) {
+                match dog.sample() {
+                    Err(fault) => return fault,
+                    Ok(Some(limit)) => {
+                        Self::leave(status, Some(dog), |sampled| FromInit::Hit { limit, sampled });
+                    }
+                    // Only a sample moves the next one: an orphan to reap, or a signal to pass on, would put it off for ever.
+                    Ok(None) => due = Instant::now() + dog.pause(),
+                }
+            }
+            let timeout = if unreaped {
+                Some(Duration::ZERO)
+            } else {
+                watchdog.as_ref().map(|_| due.saturating_duration_since(Instant::now()))
             };
-            if let Some(limit) = sampled {
-                Self::leave(status, watchdog.as_ref(), |sampled| FromInit::Hit { limit, sampled });
-            }
-            if let Some(dog) = &watchdog {
-                due = due.max(Instant::now() + dog.pause());
-            }
-            let timeout = watchdog.as_ref().map(|_| due.saturating_duration_since(Instant::now()));
             let mut fds = [
                 PollFd::new(&self.signals, PollFlags::IN),
                 PollFd::new(status, PollFlags::IN),
@@ -182,9 +195,11 @@ impl Running {
             if helper.intersects(PollFlags::HUP | PollFlags::ERR) {
                 sys::exit(0);
             }
-            if !children.is_empty() {
+            if unreaped || !children.is_empty() {
                 while matches!(self.signals.read_signal(), Ok(Some(_))) {}
-                if let Some((exited, signaled)) = self.reap(status) {
+                let reaped = self.reap(status);
+                unreaped = reaped.more;
+                if let Some((exited, signaled)) = reaped.program {
                     Self::leave(status, watchdog.as_ref(), |sampled| FromInit::Ended {
                         exited,
                         signaled,
@@ -217,12 +232,17 @@ impl Running {
         sys::exit(if told.is_ok() { 0 } else { 125 })
     }
 
-    /// Reaps whatever has ended; says how the program ended once it has. With a terminal, tells when it is stopped.
-    fn reap(&self, status: &OwnedFd) -> Option<(Option<i32>, Option<i32>)> {
+    /// Reaps what has ended, but no more at a time than leaves time for sampling however fast they come. With a
+    /// terminal, tells when the program is stopped.
+    fn reap(&self, status: &OwnedFd) -> Reaped {
         let mut options = WaitOptions::NOHANG;
         options.set(WaitOptions::UNTRACED, self.stand.is_some());
-        let mut ended = None;
-        while let Ok(Some((pid, how))) = wait(options) {
+        let mut reaped = Reaped { program: None, more: true };
+        for _ in 0..MOST_REAPED {
+            let Ok(Some((pid, how))) = wait(options) else {
+                reaped.more = false;
+                break;
+            };
             if pid != self.program {
                 continue;
             }
@@ -230,10 +250,10 @@ impl Running {
                 // A caller who is gone has ended the run already.
                 let _gone = wire::send_message(status, &FromInit::Stopped { signal }, &[]);
             } else {
-                ended = Some((how.exit_status(), how.terminating_signal()));
+                reaped.program = Some((how.exit_status(), how.terminating_signal()));
             }
         }
-        ended
+        reaped
     }
 
     /// Passes a signal on: those of a terminal to the whole group, as a terminal would, others to the program.

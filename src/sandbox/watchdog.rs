@@ -4,15 +4,17 @@
 //! processes have, their page tables, and what sockets and pipes could hold; the filter leaves out what it could not
 //! see. What it can't read it counts as the most that it could be, and when it can't look at all the run ends.
 
+mod looks;
 mod read;
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use fs_err as fs;
 use nix::libc;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
-use self::read::{Descriptors, Reader, Status};
+use self::looks::{Judgement, Looks, Part};
+use self::read::{Descriptors, Reader, Share};
 use super::error::{Fault, Step as _};
 use super::outcome::Limit;
 use super::sys;
@@ -32,6 +34,11 @@ const TICKS_PER_SECOND: u128 = 100;
 const PIPE_BYTES: u64 = 64 * 1024;
 /// The smallest table of descriptors: as few aren't worth a look.
 const FEW_SLOTS: u64 = 64;
+
+/// Ourselves.
+const INIT: u32 = 1;
+/// How often one look asks for processes that were born while others ended.
+const ROUNDS: u32 = 2;
 
 /// Samples a run.
 pub(crate) struct Watchdog {
@@ -91,26 +98,15 @@ impl Watchdog {
     }
 
     fn look(&mut self, now: Instant) -> Result<Option<Limit>, Fault> {
-        let blind = |error: std::io::Error| Fault {
-            step: "list the processes".to_owned(),
-            errno: error.raw_os_error().unwrap_or(libc::EIO),
-        };
-        let mut pids = Vec::new();
-        for entry in fs::read_dir("/proc").map_err(blind)?.flatten() {
-            if let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) {
-                pids.push(pid);
-            }
-        }
         let (mut tasks, mut ticks) = (0, 0);
-        for pid in &pids {
-            let Some(stat) = self.reader.stat(*pid) else { continue };
+        for pid in pids()? {
+            let Some(stat) = self.reader.stat(pid) else { continue };
             ticks += stat.ticks;
-            if *pid != 1 {
+            if pid != INIT {
                 tasks += stat.threads;
             }
         }
-        pids.retain(|pid| *pid != 1);
-        if self.watch.memory && self.memory_is_over(&pids) {
+        if self.watch.memory && self.memory_is_over()? {
             return Ok(Some(Limit::Memory));
         }
         if self.watch.cpu && self.cpu_ticks > 0 && ticks > self.cpu_ticks {
@@ -125,45 +121,62 @@ impl Watchdog {
         Ok(None)
     }
 
-    fn memory_is_over(&mut self, pids: &[u32]) -> bool {
-        let (mut pages, mut tables) = (0, 0);
+    fn memory_is_over(&mut self) -> Result<bool, Fault> {
+        let (mut used, mut largest) = (0, 0);
         let mut open = Descriptors::default();
-        let mut each = Vec::with_capacity(pids.len());
-        for pid in pids {
-            let Some((seen_by, status)) = self.reader.status(*pid) else { continue };
-            pages += status.pages;
-            tables += status.tables;
+        for_each_process(|pid, _| {
+            let Some((seen_by, status)) = self.reader.status(pid) else { return Met::Vanished };
+            used += status.pages + status.tables;
+            largest = largest.max(status.anonymous + status.tables);
             if status.slots > FEW_SLOTS || !self.own_network {
                 open.add(seen_by, status.slots);
             }
-            each.push((seen_by, status));
-        }
+            Met::Seen
+        })?;
         let buffers = self.buffers(&open);
-        if pages + tables + buffers > self.memory_bytes {
+        let mut over = largest + buffers > self.memory_bytes;
+        if over {
+            // One process alone had it all at one moment: nothing can be counted twice.
+            used = largest;
+        } else if used + buffers > self.memory_bytes {
             // A page that forks share is counted in each of them so far, and an address space in each process that
             // has it: look closer, which takes its time.
-            (pages, tables) = self.shares(each);
+            let mut looks = Looks::new(self.memory_bytes.saturating_sub(buffers));
+            (used, over) = loop {
+                match looks.judge(self.look_closer()?) {
+                    Judgement::Within(used) => break (used, false),
+                    Judgement::Over(used) => break (used, true),
+                    Judgement::LookAgain => {}
+                }
+            };
         }
-        let over = pages + tables + buffers > self.memory_bytes;
         // What buffers could hold is no use of memory, unless it ends the run.
-        let used = pages + tables + if over { buffers } else { 0 };
+        let used = used + if over { buffers } else { 0 };
         self.seen.peak_memory_bytes = self.seen.peak_memory_bytes.max(used);
-        over
+        Ok(over)
     }
 
-    /// The pages and tables of these processes, each counted once.
-    fn shares(&mut self, each: Vec<(u32, Status)>) -> (u64, u64) {
-        let (mut pages, mut tables) = (0, 0);
-        let mut counted: Vec<u32> = Vec::with_capacity(each.len());
-        for (pid, status) in each {
-            if counted.iter().any(|other| sys::same_memory(*other, pid)) {
-                continue;
+    /// The processes with what each has of the memory: of pages that several share a share each, and an address space
+    /// that several have once.
+    fn look_closer(&mut self) -> Result<Vec<Part>, Fault> {
+        let mut parts: Vec<Part> = Vec::new();
+        for_each_process(|pid, round| {
+            let Some((pid, status)) = self.reader.status(pid) else { return Met::Vanished };
+            if parts.iter().any(|part| sys::same_memory(part.pid, pid)) {
+                return Met::Seen;
             }
-            counted.push(pid);
-            pages += self.reader.share(pid).unwrap_or(status.pages);
-            tables += status.tables;
-        }
-        (pages, tables)
+            let bytes = match self.reader.share(pid) {
+                Share::Bytes(pages) => pages + status.tables,
+                Share::Hidden => status.pages + status.tables,
+                Share::Gone if status.pages == 0 => return Met::Seen,
+                Share::Gone if round < ROUNDS => return Met::Vanished,
+                // Nobody looks any more who may have it now.
+                Share::Gone => status.pages,
+            };
+            parts.push(Part { pid, bytes });
+            Met::Seen
+        })?;
+        Ok(parts)
     }
 
     /// What sockets and pipes hold at the most.
@@ -174,6 +187,37 @@ impl Watchdog {
         let pipes = open.pipes.len() as u64 + open.hidden / 2;
         sockets * self.socket_bytes + pipes * PIPE_BYTES
     }
+}
+
+/// How it went with a process.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Met {
+    Seen,
+    /// It ended before it could be looked at.
+    Vanished,
+}
+
+/// Looks at every process but the init. While some vanish, those that were born meanwhile have their turn too, in the next
+/// round: memory can't hide by being handed on to a child.
+fn for_each_process(mut meet: impl FnMut(u32, u32) -> Met) -> Result<(), Fault> {
+    let mut known = BTreeSet::from([INIT]);
+    for round in 1..=ROUNDS {
+        let mut vanished = false;
+        for pid in pids()? {
+            vanished |= known.insert(pid) && meet(pid, round) == Met::Vanished;
+        }
+        if !vanished {
+            break;
+        }
+    }
+    Ok(())
+}
+
+fn pids() -> Result<Vec<u32>, Fault> {
+    read::pids().map_err(|error| Fault {
+        step: "list the processes".to_owned(),
+        errno: error.raw_os_error().unwrap_or(libc::EIO),
+    })
 }
 
 /// Asks a fresh socket; the filter ignores wishes for more. A last message goes in while there is any room, so that

@@ -31,7 +31,17 @@ case! {
 
 case! {
     fn a_memory_bomb_is_ended(bench: &Bench) {
-        let modes = ["eat", "eatshared", "eatinchildren", "eatheadless", "eattables", "eatsockets", "eatpipes"];
+        let modes = [
+            "eat",
+            "eatshared",
+            "eatinchildren",
+            "eatinrelay",
+            "eatamongorphans",
+            "eatheadless",
+            "eattables",
+            "eatsockets",
+            "eatpipes",
+        ];
         for mode in modes {
             let begun = Instant::now();
             let mut policy = bench.policy(&[mode]);

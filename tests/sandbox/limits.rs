@@ -8,7 +8,7 @@ const MIB: u64 = 1024 * 1024;
 
 case! {
     fn pages_shared_by_forks_count_once(bench: &Bench) {
-        for mode in ["sharebyfork", "sharebyvfork"] {
+        for mode in ["sharebyfork", "sharebyvfork", "sharebyrelays"] {
             let mut policy = bench.policy(&[mode]);
             policy.limits.memory_bytes = 64 * MIB;
             let outcome = bench.run(&policy);

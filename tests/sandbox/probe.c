@@ -23,6 +23,7 @@
 #include <sys/syscall.h>
 #include <sys/un.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 extern char **environ;
@@ -91,6 +92,44 @@ static void eat_tables(void) {
     sleep(5);
 }
 
+/* Hands its memory on to a child and ends, and so on, a little more each time: no process lives for long. */
+static int eat_in_relay(void) {
+    size_t step = 1 << 20;
+    int ends[2];
+    char byte;
+    if (pipe(ends)) return 2;
+    if (fork() == 0) {
+        close(ends[0]);
+        for (;;) {
+            char *p = mmap(0, step, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+            if (p == MAP_FAILED) _exit(3);
+            memset(p, 1, step);
+            pid_t next = fork();
+            if (next < 0) _exit(3);
+            if (next > 0) _exit(0);
+        }
+    }
+    close(ends[1]);
+    return read(ends[0], &byte, 1) == 0 ? 1 : 2;
+}
+
+/* Grows to 256 MiB while orphans end all the time, each of which wakes the init up. */
+static int eat_among_orphans(void) {
+    size_t step = 1 << 20;
+    for (int turn = 0; turn < 256; turn++) {
+        pid_t child = fork();
+        if (child == 0) {
+            if (fork() == 0) usleep(1000);
+            _exit(0);
+        }
+        if (child > 0) waitpid(child, 0, 0);
+        char *p = mmap(0, step, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (p == MAP_FAILED) return 3;
+        memset(p, 1, step);
+    }
+    return 5;
+}
+
 static void *eat_in_thread(void *nothing) { eat(0); return nothing; }
 
 /* Shares pages with its children, as programs do that fork workers. */
@@ -102,6 +141,30 @@ static int share_by_forking(void) {
     for (int child = 0; child < 8; child++) if (fork() == 0) { usleep(500000); _exit(p[child] - 1); }
     int failed = 0, status;
     while (wait(&status) > 0) failed |= status;
+    return failed ? 1 : 0;
+}
+
+/* The same, with workers that end and are replaced all the time. */
+static int share_by_relays(void) {
+    size_t size = 40 << 20;
+    char *p = mmap(0, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (p == MAP_FAILED) return 3;
+    memset(p, 1, size);
+    struct timespec now, end;
+    clock_gettime(CLOCK_MONOTONIC, &end);
+    end.tv_sec += 3;
+    int failed = 0, status, alive = 0;
+    do {
+        while (alive < 16) {
+            int ms = 2 + 5 * alive++;
+            if (fork() == 0) { usleep(ms * 1000); _exit(p[ms] - 1); }
+        }
+        /* Half of them end one by one, then all at once. */
+        while (alive > 8 && wait(&status) > 0) { failed |= status; alive--; }
+        usleep(20000);
+        while (alive > 0 && wait(&status) > 0) { failed |= status; alive--; }
+        clock_gettime(CLOCK_MONOTONIC, &now);
+    } while (now.tv_sec < end.tv_sec);
     return failed ? 1 : 0;
 }
 
@@ -453,6 +516,8 @@ int main(int argc, char **argv) {
         while (wait(&status) > 0) failed |= status;
         return failed ? 1 : 0;
     }
+    if (is(mode, "eatinrelay")) return eat_in_relay();
+    if (is(mode, "eatamongorphans")) return eat_among_orphans();
     if (is(mode, "eatsockets")) return eat_buffers(1);
     if (is(mode, "eatpipes")) return eat_buffers(0);
     if (is(mode, "eattables")) { eat_tables(); return 5; }
@@ -462,6 +527,7 @@ int main(int argc, char **argv) {
         syscall(SYS_exit, 0);
     }
     if (is(mode, "sharebyfork")) return share_by_forking();
+    if (is(mode, "sharebyrelays")) return share_by_relays();
     if (is(mode, "sharebyvfork")) return share_by_vfork();
     if (is(mode, "lasting")) { lasting_memory(); return 0; }
     if (is(mode, "meddle")) { meddle(atoi(argv[2])); return 0; }

@@ -1,12 +1,29 @@
 //! What the files of `/proc` say, and how they are read: none is trusted to be short.
 
 use std::collections::BTreeSet;
-use std::io::Read as _;
+use std::io::{self, Read as _};
 
 use fs_err as fs;
+use nix::libc;
 
 /// Beyond this no file that is read here says anything new.
 const MOST_BYTES: u64 = 64 * 1024;
+
+/// The processes that there are.
+pub(super) fn pids() -> io::Result<Vec<u32>> {
+    let entries = fs::read_dir("/proc")?.flatten();
+    Ok(entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect())
+}
+
+/// What of a process's pages is its own: those that several share are divided among them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Share {
+    Bytes(u64),
+    /// It has ended.
+    Gone,
+    /// It lets nobody look.
+    Hidden,
+}
 
 /// Reads files into one buffer, which is kept.
 pub(super) struct Reader {
@@ -18,10 +35,18 @@ impl Reader {
         Self { buffer: Vec::with_capacity(4096) }
     }
 
-    /// Reads the file, from behind a program's name in brackets if there is one: it may be any bytes.
-    fn read(&mut self, path: &str, behind_name: bool) -> Option<&str> {
+    fn open_and_read(&mut self, path: &str) -> io::Result<()> {
         self.buffer.clear();
-        fs::File::open(path).ok()?.take(MOST_BYTES).read_to_end(&mut self.buffer).ok()?;
+        fs::File::open(path)?.take(MOST_BYTES).read_to_end(&mut self.buffer).map(|_| ())
+    }
+
+    fn read(&mut self, path: &str, behind_name: bool) -> Option<&str> {
+        self.open_and_read(path).ok()?;
+        self.text(behind_name)
+    }
+
+    /// What was read, from behind a program's name in brackets if there is one: it may be any bytes.
+    fn text(&self, behind_name: bool) -> Option<&str> {
         let from = if behind_name {
             self.buffer.iter().rposition(|byte| *byte == b')').map_or(0, |at| at + 1)
         } else {
@@ -54,19 +79,24 @@ impl Reader {
         Some((pid, status))
     }
 
-    /// What of a process's pages is its own share; nothing if it lets nobody look.
-    pub(super) fn share(&mut self, pid: u32) -> Option<u64> {
-        self.read(&format!("/proc/{pid}/smaps_rollup"), false).and_then(parse_rollup)
+    /// What of a process's pages is its own share.
+    pub(super) fn share(&mut self, pid: u32) -> Share {
+        match self.open_and_read(&format!("/proc/{pid}/smaps_rollup")) {
+            Ok(()) => {
+                let text = self.text(false).and_then(parse_rollup);
+                text.map_or(Share::Hidden, Share::Bytes)
+            }
+            Err(error) => match error.raw_os_error() {
+                // Its memory is no more, whether or not somebody still has to reap it.
+                Some(libc::ENOENT | libc::ESRCH) => Share::Gone,
+                _ => Share::Hidden,
+            },
+        }
     }
 
     /// Sockets of this network namespace, also those that are under way in a message.
     pub(super) fn sockets(&mut self) -> Option<u64> {
-        self.buffer.clear();
-        fs::File::open("/proc/self/net/sockstat")
-            .ok()?
-            .take(MOST_BYTES)
-            .read_to_end(&mut self.buffer)
-            .ok()?;
+        self.open_and_read("/proc/self/net/sockstat").ok()?;
         parse_sockstat(std::str::from_utf8(&self.buffer).ok()?)
     }
 }
@@ -117,6 +147,8 @@ fn parse_stat(fields: &str) -> Option<Stat> {
 pub(super) struct Status {
     /// Anonymous and shared pages, wherever they are; files that it maps don't count.
     pub(super) pages: u64,
+    /// Those of them that no process has twice.
+    pub(super) anonymous: u64,
     /// What the kernel keeps to find them: also a page that is never written needs it.
     pub(super) tables: u64,
     /// Slots of its table of descriptors.
@@ -132,7 +164,11 @@ fn parse_status(text: &str) -> Status {
             continue;
         };
         match key {
-            "RssAnon:" | "RssShmem:" | "VmSwap:" => status.pages += value * 1024,
+            "RssAnon:" | "VmSwap:" => {
+                status.pages += value * 1024;
+                status.anonymous += value * 1024;
+            }
+            "RssShmem:" => status.pages += value * 1024,
             "VmPTE:" | "HugetlbPages:" => status.tables += value * 1024,
             "FDSize:" => status.slots = value,
             "Threads:" => status.threads = value,
@@ -176,7 +212,7 @@ mod tests {
         let text = "FDSize:\t256\nVmPTE:\t 40 kB\nVmSwap:\t 1 kB\nHugetlbPages:\t 2048 kB\nRssAnon:\t 100 kB\nRssFile:\t 900 kB\nRssShmem:\t 3 kB\nThreads:\t2\n";
         assert_eq!(
             parse_status(text),
-            Status { pages: 104 * 1024, tables: 2088 * 1024, slots: 256, threads: 2 }
+            Status { pages: 104 * 1024, anonymous: 101 * 1024, tables: 2088 * 1024, slots: 256, threads: 2 }
         );
         assert_eq!(parse_status(""), Status::default());
     }
