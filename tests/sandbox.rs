@@ -26,7 +26,5 @@ mod limits;
 mod network;
 #[path = "sandbox/procfs.rs"]
 mod procfs;
-#[path = "sandbox/speed.rs"]
-mod speed;
 #[path = "sandbox/terminal.rs"]
 mod terminal;
