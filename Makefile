@@ -7,7 +7,7 @@ BUNDLE      := target/bundle
 PANTRY      := target/pantry
 export PYTHONDONTWRITEBYTECODE := 1
 
-.PHONY: demo run test test-bundle lint needs bundle bench soak fuzz
+.PHONY: demo run test test-bundle guest lint needs bundle bench soak fuzz
 
 ## Build with the bundle inside, and walk a package through everything.
 demo: $(PANTRY)
@@ -27,6 +27,11 @@ test-bundle: needs
 	rm -rf target/test-bundle.new
 	$(CARGO_OUT)/debug/pantry rootfs assemble --work target/assemble --out target/test-bundle.new
 	rm -rf target/test-bundle && mv target/test-bundle.new target/test-bundle
+
+## Tests of the jail on another kernel, in an emulated machine without network: limits by cgroup version 2.
+## `docs/operations/guest.md` says what it needs and shows; it is no part of `make test`.
+guest:
+	@scripts/guest
 
 lint:
 	cargo fmt --check

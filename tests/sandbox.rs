@@ -4,6 +4,8 @@
 #[path = "sandbox/bench.rs"]
 #[allow(dead_code)]
 mod bench;
+#[path = "sandbox/cgroup2.rs"]
+mod cgroup2;
 #[path = "sandbox/ending.rs"]
 mod ending;
 #[path = "sandbox/executing.rs"]

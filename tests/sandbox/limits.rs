@@ -2,7 +2,7 @@
 
 use pantry::sandbox::{End, Enforcement, Limit, Tmpfs};
 
-use crate::bench::case;
+use crate::bench::{case, here_ms};
 
 const MIB: u64 = 1024 * 1024;
 
@@ -61,10 +61,11 @@ case! {
     fn wall_clock(bench: &Bench) {
         for mode in ["sleep", "stubborn", "spin"] {
             let mut policy = bench.policy(&[mode]);
-            policy.limits.wall_ms = 300;
+            policy.limits.wall_ms = here_ms(300);
             let outcome = bench.run(&policy);
             assert_eq!(outcome.end, End::TimedOut, "{mode}");
-            assert!((300..3000).contains(&outcome.wall_ms), "{mode}: {} ms", outcome.wall_ms);
+            let allowed = here_ms(300)..here_ms(3000);
+            assert!(allowed.contains(&outcome.wall_ms), "{mode}: {} ms", outcome.wall_ms);
         }
     }
 }
@@ -72,7 +73,7 @@ case! {
 case! {
     fn processor_time(bench: &Bench) {
         let mut policy = bench.policy(&["spin"]);
-        policy.limits.wall_ms = 1500;
+        policy.limits.wall_ms = here_ms(1500);
         policy.limits.cpu_percent = 20;
         let outcome = bench.run(&policy);
         let by = outcome.receipt.limits.cpu.enforced_by;
