@@ -1,4 +1,5 @@
-//! How long an empty jail takes, as root and without, beside bubblewrap with the same namespaces in turn.
+//! How long an empty jail takes, as root and without, beside bubblewrap and the runtimes of container engines with the
+//! same namespaces, all in turn; what host mounts add; and what a run that waits keeps in memory.
 //!
 //! `docs/benchmarks.md` tells what a row means.
 #![allow(clippy::print_stdout, clippy::print_stderr)] // A bench prints.
@@ -7,6 +8,10 @@
 #[allow(dead_code)] // Each bench uses its part of these.
 #[path = "measure/arguments.rs"]
 mod arguments;
+#[path = "sandbox/containers.rs"]
+mod containers;
+#[path = "sandbox/idle.rs"]
+mod idle;
 #[allow(dead_code)]
 #[path = "measure/latency.rs"]
 mod latency;
@@ -21,153 +26,205 @@ mod process;
 mod report;
 #[path = "sandbox/tree.rs"]
 mod tree;
+#[path = "sandbox/worker.rs"]
+mod worker;
 
-use std::os::unix::process::CommandExt as _;
 use std::path::Path;
-use std::process::Command;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{Context as _, ensure};
-use serde::{Deserialize, Serialize};
+use anyhow::Context as _;
+use pantry::sandbox::Cancel;
 
 use arguments::Arguments;
 use latency::Latencies;
-use launchers::{Bare, Bubblewrap, Jail, Launcher};
+use launchers::Jail;
 use report::{Report, Table};
+use worker::{Kind, PLAIN_ID, Worker};
 
 const USAGE: &str = "\
 cargo bench --bench sandbox -- [--runs N] [--json FILE]
   --runs N     launches of each kind [default: 300]";
 
-/// Under which an administrator's run is repeated without root.
-const PLAIN_ID: u32 = 61_234;
 /// Launches of one kind before another kind has its turn.
-const TURN: usize = 50;
+const TURN: usize = 25;
+/// So many launches at once.
+const AT_ONCE: [usize; 4] = [1, 2, 4, 8];
 
-/// One row, as a run without root hands it to the run that prints.
-#[derive(Serialize, Deserialize)]
-struct Figures {
-    name: String,
-    figures: Vec<Option<f64>>,
+const WAYS: &[&str] = &["bare", "jail", "layers", "bwrap"];
+/// In a mount namespace of their own: crun refuses hosts with both versions of control groups mounted.
+const RUNTIMES: &[&str] = &["runc", "crun"];
+const MOUNTED: &[&str] = &["jail", "bwrap"];
+
+fn kinds(root: bool) -> Vec<Kind> {
+    let kind = |name, plain, mounts, ways| Kind { name, plain, mounts, ways };
+    if !root {
+        return vec![kind("rootless", false, None, WAYS)];
+    }
+    vec![
+        kind("root", false, None, WAYS),
+        kind("root, runtimes", false, Some(0), RUNTIMES),
+        kind("rootless", true, None, WAYS),
+        kind("0 mounts more", false, Some(0), MOUNTED),
+        kind("50 mounts more", false, Some(50), MOUNTED),
+        kind("500 mounts more", false, Some(500), MOUNTED),
+    ]
 }
 
 fn main() -> anyhow::Result<()> {
-    // The second run, without root: the files are made already.
-    let arguments = Arguments::parse(USAGE, &[], &["--runs", "--in"]);
+    let arguments = Arguments::parse(USAGE, &[], &["--runs", "--in", "--worker", "--ways", "--mounts"]);
+    if let Some(name) = arguments.all("--worker").last() {
+        return worker::serve(&arguments, name);
+    }
     let runs = arguments.number("--runs", 300);
-    if let Some(folder) = arguments.all("--in").last() {
-        println!("{}", serde_json::to_string(&measure(Path::new(folder), "rootless", runs)?)?);
-        return Ok(());
-    }
     let folder = tempfile::Builder::new().prefix("pantry-bench-").tempdir_in("/tmp")?;
-    tree::open_up(folder.path())?;
-    tree::make(folder.path())?;
-    let helper = folder.path().join("pantry");
-    fs_err::copy(process::pantry_binary()?, &helper)?;
-    tree::open_up(&helper)?;
-    let mut report = Report::new("sandbox", machine::describe(folder.path()));
-    let mut table = Table::new(
-        "launch of a static program that returns 0",
-        &["p50 ms", "p95 ms", "p99 ms", "1 at once /s", "2 /s", "4 /s"],
-    );
+    let folder = folder.path();
+    tree::open_up(folder)?;
+    tree::make(folder)?;
+    for (from, to) in [(process::pantry_binary()?, "pantry"), (std::env::current_exe()?, "bench")] {
+        fs_err::copy(from, folder.join(to))?;
+        tree::open_up(&folder.join(to))?;
+    }
     let root = rustix::process::geteuid().is_root();
-    let mut all = measure(folder.path(), if root { "root" } else { "rootless" }, runs)?;
-    if root {
-        all.extend(again_without_root(folder.path(), runs)?);
-    } else {
-        report.note("the caller isn't root: the rows of root are missing");
+    let mut report = Report::new("sandbox", machine::describe(folder));
+    let mut workers = Vec::new();
+    for kind in kinds(root) {
+        make_room(folder, &kind)?;
+        workers.push(Worker::start(folder, kind)?);
     }
-    for row in all {
-        table.row(row.name, row.figures);
+    let rows = measure(&mut workers, runs)?;
+    launches(&mut report, &rows);
+    mounts(&mut report, &rows);
+    memory(&mut report, &mut workers)?;
+    if !root {
+        report.note("the caller isn't root: the rows of root, of runtimes and of host mounts are missing");
     }
-    report.table(&table);
-    let jail = Jail::new(&helper, &folder.path().join("runs-receipt"), vec![folder.path().join("root")])?;
-    report.note(format!("the jail's receipt: {}", jail.receipt()?));
+    report.note(
+        "bwrap: --unshare-all --unshare-user, a read-only root, own /proc /dev /tmp; runc and crun: run of a bundle with \
+         the same namespaces and mounts, in crun --cgroup-manager=disabled. None of them has a filter, limits or a receipt",
+    );
+    let jail = Jail::new(folder, "receipt", 1)?;
+    report
+        .note(format!("the jail's receipt: {}", serde_json::to_string(&jail.run(&Cancel::new()?)?.receipt)?));
     report.finish(arguments.json.as_deref())
 }
 
-/// Every way in turn, so that a busy moment hits all of them.
-fn measure(folder: &Path, who: &str, runs: usize) -> anyhow::Result<Vec<Figures>> {
-    let (root, helper) = (folder.join("root"), folder.join("pantry"));
-    let jails = folder.join(format!("runs-{who}"));
-    let layers = folder.join(format!("layers-{who}"));
-    let mut launchers: Vec<Box<dyn Launcher>> = vec![
-        Box::new(Bare(root.clone())),
-        Box::new(Jail::new(&helper, &jails, vec![root.clone()])?),
-        Box::new(Jail::new(&helper, &jails, tree::layers(&layers, &root, 3)?)?),
-    ];
-    let bubblewrap = Bubblewrap(root);
-    match bubblewrap.launch() {
-        Ok(()) => launchers.push(Box::new(bubblewrap)),
-        Err(error) => eprintln!("the rows of bwrap are missing as {who}: {error:#}"),
+/// The folders into which a worker's jails write, as its user's.
+fn make_room(folder: &Path, kind: &Kind) -> anyhow::Result<()> {
+    for name in [kind.name.to_owned(), format!("idle-{}", kind.name)] {
+        let room = folder.join(format!("runs-{name}"));
+        fs_err::create_dir(&room)?;
+        if kind.plain {
+            std::os::unix::fs::chown(&room, Some(PLAIN_ID), Some(PLAIN_ID))?;
+        }
     }
-    let mut latencies = vec![Latencies::default(); launchers.len()];
-    for launcher in &launchers {
-        launcher.launch().with_context(|| format!("{} as {who}", launcher.name()))?;
+    Ok(())
+}
+
+/// One way to launch of one worker, with what came of it.
+struct Row {
+    worker: usize,
+    way: usize,
+    who: &'static str,
+    name: String,
+    latencies: Latencies,
+    /// For each of [`AT_ONCE`]: launches, and milliseconds for them.
+    together: [(usize, f64); AT_ONCE.len()],
+}
+
+impl Row {
+    fn percentile(&self, percent: usize) -> Option<f64> {
+        self.latencies.percentile_ms(percent)
     }
-    for turn in 0..runs.div_ceil(TURN) {
-        for (launcher, latencies) in launchers.iter().zip(&mut latencies) {
-            for _ in 0..TURN.min(runs - turn * TURN) {
-                let began = Instant::now();
-                launcher.launch()?;
-                latencies.push(began.elapsed());
+
+    fn rates(&self) -> impl Iterator<Item = Option<f64>> {
+        self.together.iter().map(|(launches, ms)| (*launches > 0).then(|| *launches as f64 / ms * 1e3))
+    }
+}
+
+/// Every way of every worker in turn, so that a busy moment hits all of them.
+fn measure(workers: &mut [Worker], runs: usize) -> anyhow::Result<Vec<Row>> {
+    let mut rows = Vec::new();
+    for (number, worker) in workers.iter().enumerate() {
+        for (way, name) in worker.ways.iter().enumerate() {
+            let (name, who) = (name.clone(), worker.kind.name);
+            let together = [(0, 0.0); AT_ONCE.len()];
+            rows.push(Row { worker: number, way, who, name, latencies: Latencies::default(), together });
+        }
+    }
+    let mut left = runs;
+    while left > 0 {
+        let turn = left.min(TURN);
+        left -= turn;
+        for row in &mut rows {
+            let launched = workers[row.worker].launch(row.way, turn, 1)?;
+            for ms in launched.each_ms {
+                row.latencies.push(Duration::from_secs_f64(ms / 1e3));
             }
         }
-    }
-    let mut rows = Vec::new();
-    for (launcher, latencies) in launchers.iter().zip(&latencies) {
-        let mut figures = [50, 95, 99].map(|percent| latencies.percentile_ms(percent)).to_vec();
-        for at_once in [1, 2, 4] {
-            figures.push(Some(rate(launcher.as_ref(), at_once, runs)?));
+        for (place, at_once) in AT_ONCE.into_iter().enumerate() {
+            for row in &mut rows {
+                // A few at once are too few to measure.
+                let launches = turn.max(2 * at_once);
+                let launched = workers[row.worker].launch(row.way, launches, at_once)?;
+                row.together[place].0 += launches;
+                row.together[place].1 += launched.whole_ms;
+            }
         }
-        rows.push(Figures { name: format!("{}, {who}", launcher.name()), figures });
     }
     Ok(rows)
 }
 
-/// Launches a second with so many at once.
-fn rate(launcher: &dyn Launcher, at_once: usize, runs: usize) -> anyhow::Result<f64> {
-    let taken = AtomicUsize::new(0);
-    let failed = Mutex::new(None);
-    let began = Instant::now();
-    std::thread::scope(|scope| {
-        for _ in 0..at_once {
-            scope.spawn(|| {
-                while taken.fetch_add(1, Ordering::Relaxed) < runs {
-                    if let Err(error) = launcher.launch() {
-                        *failed.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(error);
-                        break;
-                    }
-                }
-            });
-        }
-    });
-    let elapsed: Duration = began.elapsed();
-    match failed.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner) {
-        Some(error) => Err(error),
-        None => Ok(runs as f64 / elapsed.as_secs_f64()),
+fn launches(report: &mut Report, rows: &[Row]) {
+    let columns =
+        ["p50 ms", "p95 ms", "p99 ms", "1 at once /s", "2 /s", "4 /s", "8 /s", "p50 ÷ bwrap", "2/s ÷ bwrap"];
+    let mut table = Table::new("launch of a static program that returns 0", &columns);
+    for row in rows.iter().filter(|row| !row.who.ends_with("more")) {
+        let who = row.who.split(',').next().unwrap_or_default();
+        let beside = rows.iter().find(|other| other.name == "bwrap" && other.who == who);
+        let mut figures: Vec<Option<f64>> = [50, 95, 99].map(|percent| row.percentile(percent)).to_vec();
+        figures.extend(row.rates());
+        figures.push(ratio(row.percentile(50), beside.and_then(|bwrap| bwrap.percentile(50))));
+        figures.push(ratio(row.rates().nth(1).flatten(), beside.and_then(|bwrap| bwrap.rates().nth(1)?)));
+        table.row(format!("{}, {who}", row.name), figures);
     }
+    report.table(&table);
 }
 
-/// Runs this program once more as an ordinary user, on the same files.
-fn again_without_root(folder: &Path, runs: usize) -> anyhow::Result<Vec<Figures>> {
-    let own = folder.join("bench");
-    fs_err::copy(std::env::current_exe()?, &own)?;
-    tree::open_up(&own)?;
-    for name in ["runs-rootless", "layers-rootless"] {
-        fs_err::create_dir(folder.join(name))?;
-        std::os::unix::fs::chown(folder.join(name), Some(PLAIN_ID), Some(PLAIN_ID))?;
+fn mounts(report: &mut Report, rows: &[Row]) {
+    let mut table = Table::new(
+        "the same as root, with more mounts on the host",
+        &["p50 ms", "p95 ms", "2 /s", "÷ 0 more"],
+    );
+    for row in rows.iter().filter(|row| row.who.ends_with("more")) {
+        let none = rows.iter().find(|other| other.name == row.name && other.who.starts_with("0 "));
+        let median = row.percentile(50);
+        table.row(
+            format!("{}, {}", row.name, row.who),
+            vec![
+                median,
+                row.percentile(95),
+                row.rates().nth(1).flatten(),
+                ratio(median, none.and_then(|none| none.percentile(50))),
+            ],
+        );
     }
-    let ran = Command::new(&own)
-        .args(["--runs", &runs.to_string(), "--in"])
-        .arg(folder)
-        .current_dir("/")
-        .uid(PLAIN_ID)
-        .gid(PLAIN_ID)
-        .stderr(std::process::Stdio::inherit())
-        .output()?;
-    ensure!(ran.status.success(), "the run without root ended with {}", ran.status);
-    Ok(serde_json::from_slice(&ran.stdout)?)
+    report.table(&table);
+}
+
+fn memory(report: &mut Report, workers: &mut [Worker]) -> anyhow::Result<()> {
+    let mut table = Table::new(
+        "a run that waits: helper and init together, KiB",
+        &["PSS", "private", "of it dirty", "page tables"],
+    );
+    for worker in workers.iter_mut().filter(|worker| worker.kind.ways == WAYS) {
+        let held = worker.while_idle(idle::look).context("the idle run")?;
+        let figures = [held.proportional, held.private, held.private_dirty, held.page_tables];
+        table.row(format!("jail, {}", worker.kind.name), figures.map(Some).to_vec());
+    }
+    report.table(&table);
+    Ok(())
+}
+
+fn ratio(one: Option<f64>, other: Option<f64>) -> Option<f64> {
+    one.zip(other).map(|(one, other)| one / other)
 }

@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, ensure};
-use pantry::sandbox::{Cancel, Policy, Sandbox, StdinBytes};
+use pantry::sandbox::{Cancel, Outcome, Policy, Sandbox, StdinBytes};
+
+use crate::tree;
 
 /// Something that runs `/bin/true` of the tree once.
 pub trait Launcher: Sync {
@@ -36,17 +38,22 @@ pub struct Jail {
 }
 
 impl Jail {
-    /// On a root of these layers; `helper` is the Pantry to measure.
-    pub fn new(helper: &Path, runs: &Path, root: Vec<PathBuf>) -> anyhow::Result<Self> {
-        let sandbox = Sandbox::new(runs)?.with_helper(helper.to_owned());
-        let layers = root.len();
+    /// On a root of so many layers; what it writes lies in a folder of this name.
+    pub fn new(folder: &Path, name: &str, layers: usize) -> anyhow::Result<Self> {
+        let sandbox = Sandbox::new(&folder.join(format!("runs-{name}")))?.with_helper(folder.join("pantry"));
+        let root = tree::layers(folder, layers);
         Ok(Self { sandbox, policy: Policy::new(root, vec!["/bin/true".to_owned()]), layers })
     }
 
-    /// Which limits are really held here, as JSON.
-    pub fn receipt(&self) -> anyhow::Result<String> {
-        let outcome = self.sandbox.run(&self.policy, StdinBytes::Empty, &Cancel::new()?)?;
-        Ok(serde_json::to_string(&outcome.receipt)?)
+    /// The same with another program.
+    pub fn running(mut self, program: &str) -> Self {
+        self.policy.argv = vec![program.to_owned()];
+        self
+    }
+
+    /// One run.
+    pub fn run(&self, cancel: &Cancel) -> anyhow::Result<Outcome> {
+        Ok(self.sandbox.run(&self.policy, StdinBytes::Empty, cancel)?)
     }
 }
 
@@ -59,7 +66,7 @@ impl Launcher for Jail {
     }
 
     fn launch(&self) -> anyhow::Result<()> {
-        let outcome = self.sandbox.run(&self.policy, StdinBytes::Empty, &Cancel::new()?)?;
+        let outcome = self.run(&Cancel::new()?)?;
         ensure!(outcome.end.success(), "the jail ended with {:?}: {}", outcome.end, outcome.stderr.text());
         Ok(())
     }
@@ -98,7 +105,8 @@ impl Launcher for Bubblewrap {
     }
 }
 
-fn succeed(command: &mut Command) -> anyhow::Result<()> {
+/// Runs a command that says nothing when it succeeds.
+pub fn succeed(command: &mut Command) -> anyhow::Result<()> {
     let command = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     let status =
         command.status().with_context(|| format!("cannot start {}", command.get_program().display()))?;

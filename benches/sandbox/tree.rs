@@ -1,4 +1,4 @@
-//! The smallest root there is: a static program that returns 0, and empty mount points.
+//! The smallest root there is: static programs that return 0 and that wait, and empty mount points.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -6,32 +6,37 @@ use std::process::Command;
 
 use anyhow::ensure;
 
-/// Makes the root, readable by everybody.
-pub fn make(folder: &Path) -> anyhow::Result<PathBuf> {
+/// So many layers the root has with all that can be put over it.
+const LAYERS: usize = 3;
+
+/// Makes the root and the layers over it, readable by everybody.
+pub fn make(folder: &Path) -> anyhow::Result<()> {
     let root = folder.join("root");
     for name in ["", "bin", "dev", "proc", "sys", "tmp", "run", "etc"] {
         fs_err::create_dir_all(root.join(name))?;
         open_up(&root.join(name))?;
     }
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/sandbox/true.c");
-    let built =
-        Command::new("cc").args(["-static", "-O1", "-o"]).arg(root.join("bin/true")).arg(source).output()?;
-    ensure!(built.status.success(), "cc -static failed: {}", String::from_utf8_lossy(&built.stderr));
-    Ok(root)
+    for program in ["true", "idle"] {
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/sandbox").join(program);
+        let built = Command::new("cc")
+            .args(["-static", "-O1", "-o"])
+            .arg(root.join("bin").join(program))
+            .arg(source.with_extension("c"))
+            .output()?;
+        ensure!(built.status.success(), "cc -static failed: {}", String::from_utf8_lossy(&built.stderr));
+    }
+    for layer in &layers(folder, LAYERS)[1..] {
+        fs_err::create_dir_all(layer.join("opt"))?;
+        open_up(layer)?;
+        open_up(&layer.join("opt"))?;
+    }
+    Ok(())
 }
 
-/// The root with empty layers over it, as a pack's has.
-pub fn layers(folder: &Path, root: &Path, count: usize) -> anyhow::Result<Vec<PathBuf>> {
-    let mut all = vec![root.to_owned()];
-    for number in 1..count {
-        let layer = folder.join(format!("layer-{number}"));
-        fs_err::create_dir_all(layer.join("opt"))?;
-        for opened in [folder, &layer, &layer.join("opt")] {
-            open_up(opened)?;
-        }
-        all.push(layer);
-    }
-    Ok(all)
+/// The root with empty layers over it, as a pack's has: so many in all.
+pub fn layers(folder: &Path, count: usize) -> Vec<PathBuf> {
+    let above = (1..count.min(LAYERS)).map(|number| folder.join(format!("layer-{number}")));
+    std::iter::once(folder.join("root")).chain(above).collect()
 }
 
 /// Lets other users in.
