@@ -28,6 +28,7 @@ mod guarded;
 mod helper;
 mod host;
 mod init;
+mod kept;
 mod landlock;
 mod learn;
 mod network;
@@ -81,6 +82,8 @@ pub fn jail_entry() {
         (Some(stage), Some(how)) if stage == "init" => {
             init::run(if how == "copy" { OwnExecutable::SealedCopy } else { OwnExecutable::ReadOnlyMount })
         }
+        // Of which each run gets a copy; see `kept`.
+        (Some(stage), None) if stage == "keep" => helper::keep(),
         // What an empty job runs; see `doctor`.
         (Some(stage), None) if stage == "nothing" => sys::exit(0),
         _ => helper::run(),

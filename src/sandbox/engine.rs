@@ -15,6 +15,7 @@ use super::cgroup::{self, Cgroups, Move};
 use super::error::{Doing as _, SandboxError};
 use super::guarded::{Guarded, OWN_EXECUTABLE};
 use super::host;
+use super::kept::Kept;
 use super::landlock;
 use super::network::{self, Outside};
 use super::outcome::{End, ExecStatus, Outcome};
@@ -32,6 +33,7 @@ pub struct Sandbox {
     shared: Arc<Shared>,
     helper: PathBuf,
     guarded: Option<Arc<Guarded>>,
+    kept: Arc<Kept>,
     landlock_at_most: u32,
     learn: bool,
 }
@@ -128,6 +130,7 @@ impl Sandbox {
             shared: Arc::new(shared),
             helper: PathBuf::from(OWN_EXECUTABLE),
             guarded: Guarded::new(OWN_EXECUTABLE.as_ref()).map(Arc::new),
+            kept: Arc::default(),
             landlock_at_most: landlock::NEWEST,
             learn: false,
         })
@@ -137,6 +140,7 @@ impl Sandbox {
     #[must_use]
     pub fn with_helper(mut self, exe: PathBuf) -> Self {
         self.guarded = Guarded::new(&exe).map(Arc::new);
+        self.kept = Arc::default();
         self.helper = exe;
         self
     }
@@ -166,6 +170,7 @@ impl Sandbox {
             shared: Arc::new(shared),
             helper: self.helper.clone(),
             guarded: self.guarded.clone(),
+            kept: Arc::clone(&self.kept),
             landlock_at_most: self.landlock_at_most,
             learn: self.learn,
         }
@@ -223,6 +228,7 @@ impl Sandbox {
         let around = Surroundings {
             helper: &self.helper,
             guarded: self.guarded.as_deref(),
+            kept: Some(&self.kept),
             group: self.shared.groups.create(&name, &policy.limits),
             ids: host::outside_ids(policy.identity, turn),
             cancel,
@@ -349,6 +355,7 @@ pub fn exec_with(policy: &Policy, options: &ExecOptions) -> Result<ExecStatus, S
     let around = Surroundings {
         helper,
         guarded: guarded.as_ref(),
+        kept: None,
         group: Cgroups::detect(Move::Never).create(&name, &policy.limits),
         ids: host::outside_ids(policy.identity, u64::from(std::process::id())),
         cancel: &Cancel::new()?,

@@ -1,6 +1,7 @@
 //! `pantry __jail`: the small single-threaded process between the caller and a run.
 //!
 //! It gets the policy over the control socket, makes the init in its new namespaces, writes the id maps, and waits.
+//! It was started for one run, or is a copy of the helper that is [kept](super::kept).
 //! When the control socket ends — the caller is dead — it kills the init and with it everything inside.
 //! (A parent-death signal would fire when the caller's *thread* ends, so it is used from here on only.)
 
@@ -23,7 +24,7 @@ use super::guarded::{self, OWN_EXECUTABLE};
 use super::init;
 use super::receipt::OwnExecutable;
 use super::sys::{self, Cloned};
-use super::wire::{self, FromHelper, FromInit, GO, Launch};
+use super::wire::{self, FromHelper, FromInit, GO, HELP, Launch};
 
 /// Exit code of a helper that could not even say what went wrong.
 const LOST: i32 = 125;
@@ -44,6 +45,43 @@ pub(crate) struct Order {
     pub(crate) doors: usize,
     /// Whether the last one is a control group to be born in.
     pub(crate) into_cgroup: bool,
+}
+
+/// Stays, and makes a copy of itself for each run, which is the helper of that run and the caller's child; never
+/// returns.
+pub(crate) fn keep() -> ! {
+    let Ok(requests) = sys::take_inherited(0) else { sys::exit(LOST) };
+    if sys::close_from(3).is_err() {
+        sys::exit(LOST);
+    }
+    // Signals of the caller's terminal are for the caller.
+    let _already_leader = rustix::process::setsid();
+    if rustix::process::chdir("/").is_err() {
+        sys::exit(LOST);
+    }
+    loop {
+        let control = match wire::receive(&requests) {
+            Ok((request, mut fds)) if request == HELP => fds.pop(),
+            // The caller is gone.
+            _ => sys::exit(0),
+        };
+        let Some(control) = control else { continue };
+        let told = match sys::spawn_sibling() {
+            Ok(Cloned::Child) => {
+                drop(requests);
+                if sys::place(control, 0).is_err() {
+                    sys::exit(LOST);
+                }
+                run()
+            }
+            Ok(Cloned::Parent { pid, pidfd: _ }) => FromHelper::Copied { pid },
+            Err(errno) => {
+                FromHelper::Failed(Fault { step: "copy the helper".to_owned(), errno: errno.raw_os_error() })
+            }
+        };
+        // A caller that doesn't hear it is dead, and the copy sees that by itself.
+        let _told = wire::send_message(&control, &told, &[]);
+    }
 }
 
 /// Runs the helper; never returns.

@@ -10,7 +10,8 @@ use nix::sys::signalfd::SignalFd;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::MemfdFlags;
 use rustix::io::Errno;
-use rustix::process::{Signal, pidfd_send_signal};
+use rustix::net::{Shutdown, shutdown};
+use rustix::process::{Pid, Signal, WaitOptions, pidfd_send_signal, waitpid};
 
 use super::cancel::Cancel;
 use super::cgroup::Group;
@@ -19,6 +20,7 @@ use super::error::{Doing as _, Fault, SandboxError};
 use super::guarded::Guarded;
 use super::helper::Order;
 use super::host::{self, OutsideIds};
+use super::kept::Kept;
 use super::learn::{self, Learning};
 use super::network::{Outside, Servers};
 use super::outcome::{End, Limit, Outcome, TakenOutput};
@@ -40,6 +42,8 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) helper: &'a Path,
     /// The helper's executable on a read-only mount, where the caller can make one.
     pub(crate) guarded: Option<&'a Guarded>,
+    /// Where copies of a helper come from; without it each run starts its own.
+    pub(crate) kept: Option<&'a Kept>,
     pub(crate) group: Group,
     pub(crate) ids: OutsideIds,
     pub(crate) cancel: &'a Cancel,
@@ -67,6 +71,7 @@ pub(crate) fn run(
         policy,
         streams,
         control: None,
+        helper: None,
         status: None,
         pidfd: None,
         started: None,
@@ -82,14 +87,11 @@ pub(crate) fn run(
         fault: None,
         refused: Refusals::default(),
     };
-    let mut helper = attended.start(around, &limits, ends)?;
-    let attending = attended.attend(around, begun);
+    let attending = attended.start(around, &limits, ends).and_then(|()| attended.attend(around, begun));
     if attending.is_err() {
         attended.kill(&around.group);
     }
-    // Its end of file is the helper's order to end everything, should anything be left.
-    attended.control = None;
-    helper.wait().doing("wait for the helper")?;
+    attended.let_helper_go(around)?;
     attending?;
     attended.last_words(around.outside);
     attended.streams.settle()?;
@@ -107,6 +109,7 @@ struct Attended<'a> {
     policy: &'a Policy,
     streams: Streams,
     control: Option<OwnedFd>,
+    helper: Option<Helper>,
     status: Option<OwnedFd>,
     pidfd: Option<OwnedFd>,
     started: Option<Started>,
@@ -121,6 +124,16 @@ struct Attended<'a> {
     killed: Option<End>,
     fault: Option<Fault>,
     refused: Refusals,
+}
+
+/// The helper of a run, to be waited for.
+enum Helper {
+    /// Started for it.
+    Started(Child),
+    /// To be a copy of the kept one, whose pid has not come yet.
+    Awaited,
+    /// A copy of the kept one.
+    Copied(Pid),
 }
 
 #[derive(Clone, Copy)]
@@ -142,7 +155,7 @@ impl Attended<'_> {
         around: &Surroundings<'_>,
         limits: &EnforcedLimits,
         ends: ProgramEnds,
-    ) -> Result<Child, SandboxError> {
+    ) -> Result<(), SandboxError> {
         let launch = Launch {
             policy: self.policy.clone(),
             as_root: around.ids.as_root,
@@ -161,7 +174,15 @@ impl Attended<'_> {
         let (control, control_theirs) = wire::pair().doing("make the control socket")?;
         let (status, status_theirs) = wire::pair().doing("make the status socket")?;
         let file = memory_file(&launch)?;
-        let (child, guarded) = start_helper(around, &control_theirs)?;
+        let control = &*self.control.insert(control);
+        let guarded = if let Some(kept) = around.kept {
+            self.helper = Some(Helper::Awaited);
+            kept.helper_at(&control_theirs, &|socket| start_helper(around, socket, &["__jail", "keep"]))?
+        } else {
+            let (child, guarded) = start_helper(around, &control_theirs, &["__jail"])?;
+            self.helper = Some(Helper::Started(child));
+            guarded
+        };
         // A copy here would hide the helper's death.
         drop(control_theirs);
         let doors = around.group.doors().doing("open the control groups")?;
@@ -172,12 +193,11 @@ impl Attended<'_> {
         fds.extend(doors.iter().map(AsFd::as_fd));
         fds.extend(birthplace.iter().map(AsFd::as_fd));
         // A helper that is dead already is found by the end of file on its socket.
-        let _told = wire::send_message(&control, &order, &fds);
+        let _told = wire::send_message(control, &order, &fds);
         // Only the program may hold these: a copy here would keep its pipes open.
         drop(ends);
-        self.control = Some(control);
         self.status = Some(status);
-        Ok(child)
+        Ok(())
     }
 
     fn attend(&mut self, around: &Surroundings<'_>, begun: Instant) -> Result<(), SandboxError> {
@@ -337,6 +357,10 @@ impl Attended<'_> {
                 let _told = wire::send(control, GO, &[]);
                 Ok(false)
             }
+            Some((FromHelper::Copied { pid }, _)) => {
+                self.helper = Pid::from_raw(pid).map(Helper::Copied);
+                Ok(false)
+            }
             Some((FromHelper::Failed(fault), _)) => {
                 self.fault.get_or_insert(fault);
                 Ok(false)
@@ -346,6 +370,25 @@ impl Attended<'_> {
                 // Without an init there is nothing more to come.
                 Ok(self.pidfd.is_none())
             }
+        }
+    }
+
+    /// Waits for the helper's end.
+    fn let_helper_go(&mut self, around: &Surroundings<'_>) -> Result<(), SandboxError> {
+        // Its pid is on the way, or the end of the socket: then it never was.
+        while matches!(self.helper, Some(Helper::Awaited)) && self.control.is_some() {
+            self.hear_helper(around)?;
+        }
+        // Its end of file is the helper's order to end everything, should anything be left.
+        self.control = None;
+        let doing = "wait for the helper";
+        match self.helper.take() {
+            Some(Helper::Started(mut child)) => child.wait().map(drop).doing(doing),
+            Some(Helper::Copied(pid)) => {
+                let waited = rustix::io::retry_on_intr(|| waitpid(Some(pid), WaitOptions::empty()));
+                waited.map(drop).doing(doing)
+            }
+            Some(Helper::Awaited) | None => Ok(()),
         }
     }
 
@@ -402,8 +445,12 @@ impl Attended<'_> {
             Some(pidfd) => {
                 let _gone = pidfd_send_signal(pidfd, Signal::KILL);
             }
-            // Not born yet: the helper sees the end of its socket.
-            None => self.control = None,
+            // Not born yet: the helper sees the end of its socket, and ends what it may have made by now.
+            None => {
+                if let Some(control) = &self.control {
+                    let _gone = shutdown(control, Shutdown::Write);
+                }
+            }
         }
     }
 
@@ -511,14 +558,18 @@ impl Attended<'_> {
 }
 
 /// Starts the helper; says whether it runs from the read-only mount.
-fn start_helper(around: &Surroundings<'_>, control: &OwnedFd) -> Result<(Child, bool), SandboxError> {
+fn start_helper(
+    around: &Surroundings<'_>,
+    socket: &OwnedFd,
+    arguments: &[&str],
+) -> Result<(Child, bool), SandboxError> {
     let doing = "start the helper";
     let start = |program: &Path| -> std::io::Result<Child> {
         Command::new(program)
             .arg0("pantry")
-            .arg("__jail")
+            .args(arguments)
             .env_clear()
-            .stdin(ChildStdio::from(control.try_clone()?))
+            .stdin(ChildStdio::from(socket.try_clone()?))
             .stdout(ChildStdio::null())
             .stderr(ChildStdio::null())
             .spawn()

@@ -19,5 +19,5 @@ pub(crate) use notify::{
 };
 pub(crate) use process::{
     Cloned, close_from, default_signals, exit, fork_single_threaded, join_new_session_keyring,
-    new_cgroup_namespace, place, same_memory, spawn_in_namespaces, take_inherited,
+    new_cgroup_namespace, place, same_memory, spawn_in_namespaces, spawn_sibling, take_inherited,
 };

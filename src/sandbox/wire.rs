@@ -68,12 +68,19 @@ pub(crate) struct Watch {
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum FromHelper {
     Failed(Fault),
+    /// A copy of the kept helper serves this socket; said by the kept one, before or after what the copy says.
+    Copied {
+        pid: i32,
+    },
     /// The init exists; its pidfd is attached. It waits for `GO`.
     Cloned {
         pid: i32,
         in_cgroup: bool,
     },
 }
+
+/// What the caller asks the kept helper for; a control socket is attached.
+pub(crate) const HELP: &[u8] = b"help";
 
 /// The caller's answer to `FromHelper::Cloned`.
 pub(crate) const GO: &[u8] = b"go";

@@ -27,8 +27,14 @@ impl Watch {
         left.extend(groups(&self.root).iter().map(|group| format!("control group {}", group.display())));
         let table = processes();
         let new_orphans: BTreeSet<u32> = orphans(&table).difference(&self.orphans).copied().collect();
+        let mut kept = false;
         for (pid, process) in &table {
             let descends = server.is_some_and(|server| descends(&table, *pid, server));
+            // The helper that is kept stays as long as the server; a second one serves a run.
+            let ours = server == Some(process.parent) && process.line == "pantry __jail keep ";
+            if ours && !std::mem::replace(&mut kept, true) {
+                continue;
+            }
             if descends || new_orphans.contains(pid) {
                 left.push(format!("process {pid}: {}", process.line));
             }

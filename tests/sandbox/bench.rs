@@ -191,6 +191,9 @@ impl Bench {
         fs::write(root.join("etc/release"), "test root\n").unwrap();
         let sandbox = Sandbox::new(&dir.path().join("jails")).unwrap().with_helper(shared.join("pantry"));
         let helper = shared.join("pantry");
+        // The helper that is kept stays with the sandbox: what is left is counted from here on.
+        let policy = Policy::new(vec![root.clone()], vec![probe.clone(), "true".to_owned()]);
+        let _refused_here = sandbox.run(&policy, StdinBytes::Empty, &Cancel::new().unwrap());
         let before = Left::now(&dir.path().join("jails"));
         Self { sandbox, helper, root, probe, before, dir, _alone: alone }
     }
@@ -298,9 +301,10 @@ fn find_groups(dir: &Path, depth: u32, found: &mut BTreeSet<PathBuf>) {
     }
 }
 
-/// Processes that run the probe, helpers of ours, and inits whose helper is gone.
+/// Processes that run the probe, helpers of ours but for the one that is kept, and inits whose helper is gone.
 fn processes(marker: &[u8]) -> Vec<String> {
     let mut found = Vec::new();
+    let mut kept = 0;
     let me = std::process::id();
     for entry in fs::read_dir("/proc").unwrap().flatten() {
         let path = entry.path();
@@ -312,7 +316,9 @@ fn processes(marker: &[u8]) -> Vec<String> {
         let parent = |pid: u32| status.lines().any(|line| line == format!("PPid:\t{pid}"));
         let probe = line.windows(marker.len()).any(|window| window == marker);
         let jail = line.starts_with(b"pantry\0__jail") && (parent(1) || parent(me));
-        if probe || jail {
+        // A copy that serves a run has the same arguments, and is one too many.
+        kept += usize::from(line == b"pantry\0__jail\0keep\0" && parent(me));
+        if probe || jail && !(kept == 1 && line == b"pantry\0__jail\0keep\0") {
             found.push(format!("{}: {}", path.display(), String::from_utf8_lossy(&line)));
         }
     }

@@ -141,15 +141,19 @@ fn kill(pid: u32, signal: Signal) {
     kill_process(Pid::from_raw(i32::try_from(pid).unwrap()).unwrap(), signal).unwrap();
 }
 
-/// The helper that a process has started.
+/// The helper of the one run of a process; beside it that process has the kept one, which has no children.
 fn helper_of(parent: u32) -> u32 {
-    let children = fs::read_dir(format!("/proc/{parent}/task")).unwrap().flatten().flat_map(|task| {
-        let list = fs::read_to_string(task.path().join("children")).unwrap();
-        list.split_ascii_whitespace().map(|pid| pid.parse().unwrap()).collect::<Vec<u32>>()
-    });
-    let children: Vec<u32> = children.collect();
-    assert_eq!(children.len(), 1, "{children:?}");
-    children[0]
+    let helpers = children(parent);
+    assert_eq!(helpers.len(), 2, "{helpers:?}");
+    *helpers.iter().find(|helper| !children(**helper).is_empty()).unwrap()
+}
+
+fn children(parent: u32) -> Vec<u32> {
+    let tasks = fs::read_dir(format!("/proc/{parent}/task")).unwrap().flatten();
+    let lists = tasks.map(|task| fs::read_to_string(task.path().join("children")).unwrap());
+    lists
+        .flat_map(|list| list.split_ascii_whitespace().map(|pid| pid.parse().unwrap()).collect::<Vec<_>>())
+        .collect()
 }
 
 #[test]

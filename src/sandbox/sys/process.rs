@@ -18,6 +18,13 @@ pub(crate) enum Cloned {
     Parent { pid: i32, pidfd: OwnedFd },
 }
 
+/// Makes a copy of the calling process that is its sibling: the child of its parent, who waits for it.
+///
+/// The caller must be single-threaded.
+pub(crate) fn spawn_sibling() -> Result<Cloned, Errno> {
+    spawn_in_namespaces(u64::from(libc::CLONE_PARENT.cast_unsigned()), None)
+}
+
 /// Makes a copy of the calling process in new namespaces (`flags`), in the given cgroup if any.
 ///
 /// The caller must be single-threaded: the copy has this thread only, and other threads' locks would stay held.
@@ -38,13 +45,15 @@ pub(crate) fn spawn_in_namespaces(flags: u64, cgroup: Option<BorrowedFd<'_>>) ->
         set_tid_size: u64,
         cgroup: u64,
     }
+    // A sibling has the caller's own signal, and the kernel takes no other.
+    let sibling = flags & u64::from(libc::CLONE_PARENT.cast_unsigned()) != 0;
     let mut pidfd: RawFd = -1;
     let mut args = Args {
         flags: flags | CLONE_PIDFD,
         pidfd: std::ptr::from_mut(&mut pidfd) as u64,
         child_tid: 0,
         parent_tid: 0,
-        exit_signal: libc::SIGCHLD.cast_unsigned().into(),
+        exit_signal: if sibling { 0 } else { libc::SIGCHLD.cast_unsigned().into() },
         stack: 0,
         stack_size: 0,
         tls: 0,
