@@ -80,7 +80,8 @@ pub fn jail_entry() {
     }
     match (arguments.next(), arguments.next()) {
         (Some(stage), Some(how)) if stage == "init" => {
-            init::run(if how == "copy" { OwnExecutable::SealedCopy } else { OwnExecutable::ReadOnlyMount })
+            let how = if how == "copy" { OwnExecutable::SealedCopy } else { OwnExecutable::ReadOnlyMount };
+            init::run(how, None)
         }
         // Of which each run gets a copy; see `kept`.
         (Some(stage), None) if stage == "keep" => helper::keep(),

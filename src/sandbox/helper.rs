@@ -131,7 +131,7 @@ fn serve(control: &OwnedFd) -> Result<(), Fault> {
         rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).step("make a pipe")?;
     let (cloned, in_cgroup) = clone(&launch, given.cgroup.as_ref())?;
     let (pid, pidfd) = match cloned {
-        Cloned::Child => become_init(given, sync_read, sync_write),
+        Cloned::Child => become_init(given, launch, sync_read, sync_write),
         Cloned::Parent { pid, pidfd } => (pid, pidfd),
     };
     drop((given, sync_read));
@@ -256,7 +256,7 @@ fn watch(control: &OwnedFd, pidfd: &OwnedFd) -> Ended {
 
 /// Continues as the init: waits for the maps, then, unless this runs from where nobody can write it, executes this
 /// program once more from there.
-fn become_init(given: Given, sync_read: OwnedFd, sync_write: OwnedFd) -> ! {
+fn become_init(given: Given, launch: Launch, sync_read: OwnedFd, sync_write: OwnedFd) -> ! {
     // A held write end would hide the helper's death.
     drop(sync_write);
     let Ok(status) = rustix::io::fcntl_dupfd_cloexec(&given.status, FD_HIGH) else { sys::exit(LOST) };
@@ -264,7 +264,7 @@ fn become_init(given: Given, sync_read: OwnedFd, sync_write: OwnedFd) -> ! {
         Ok(()) => {
             // The init closes whatever it doesn't know by number; nobody here may own such a number then.
             std::mem::forget(status);
-            init::run(OwnExecutable::ReadOnlyMount)
+            init::run(OwnExecutable::ReadOnlyMount, Some(launch))
         }
         Err(fault) => fault,
     };

@@ -26,14 +26,15 @@ use super::watchdog::Watchdog;
 use super::wire::{self, FromInit, FromPayload, Launch, Started, ToInit};
 use super::world::{self, Host, World};
 
-/// Runs the init; never returns.
-pub(crate) fn run(own_executable: OwnExecutable) -> ! {
+/// Runs the init; never returns. What is to be launched is read from its descriptor where it isn't known yet.
+pub(crate) fn run(own_executable: OwnExecutable, known: Option<Launch>) -> ! {
     let (Ok(status), Ok(launch), Ok(sync)) =
         (sys::take_inherited(FD_STATUS), sys::take_inherited(FD_LAUNCH), sys::take_inherited(FD_SYNC))
     else {
         sys::exit(125)
     };
-    let fault = match start(&status, &launch, own_executable) {
+    let launch = known.map_or_else(|| read_launch(&launch), Ok);
+    let fault = match launch.and_then(|launch| start(&status, &launch, own_executable)) {
         Ok(running) => running.attend(&status, &sync),
         Err(fault) => fault,
     };
@@ -49,19 +50,18 @@ struct Running {
     stand: Option<Stand>,
 }
 
-fn start(status: &OwnedFd, launch: &OwnedFd, own_executable: OwnExecutable) -> Result<Running, Fault> {
+fn start(status: &OwnedFd, launch: &Launch, own_executable: OwnExecutable) -> Result<Running, Fault> {
     if std::process::id() != 1 {
         return Err(Fault { step: "be pid 1".to_owned(), errno: libc::EINVAL });
     }
     sys::close_from(FD_SYNC + 1).step("close descriptors")?;
-    let launch = read_launch(launch)?;
     sys::make_private().step("make mounts private")?;
     sys::new_cgroup_namespace().step("make the cgroup namespace")?;
     // Host paths are opened as the caller, whose directories they are; everything else is made as the id inside.
-    let host = Host::open(&launch)?;
-    take_identity(&launch)?;
-    listen(status, &launch)?;
-    let world = World::build(&launch, host)?;
+    let host = Host::open(launch)?;
+    take_identity(launch)?;
+    listen(status, launch)?;
+    let world = World::build(launch, host)?;
     rustix::system::sethostname(launch.policy.hostname.as_bytes()).step("set the host name")?;
     let session_keyring = sys::join_new_session_keyring().is_ok();
     let stand = launch.terminal.map(|seat| Stand::make(seat, status)).transpose()?;
@@ -74,7 +74,7 @@ fn start(status: &OwnedFd, launch: &OwnedFd, own_executable: OwnExecutable) -> R
     let (failed_read, failed_write) =
         rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).step("make a pipe")?;
     let Some(program) = sys::fork_single_threaded().step("fork the program")? else {
-        payload::execute(&launch, stand.as_ref(), &failed_write, status);
+        payload::execute(launch, stand.as_ref(), &failed_write, status);
         sys::exit(127);
     };
     drop(failed_write);
@@ -83,7 +83,7 @@ fn start(status: &OwnedFd, launch: &OwnedFd, own_executable: OwnExecutable) -> R
         drop(sys::take_inherited(number));
     }
     drop_capabilities()?;
-    let watchdog = Watchdog::new(&launch)?;
+    let watchdog = Watchdog::new(launch)?;
     let landlock_abi = executed(&failed_read)?;
     let outputs: Vec<BorrowedFd<'_>> = world.outputs.iter().map(AsFd::as_fd).collect();
     let started = Started { own_executable, root: world.root, session_keyring, landlock_abi };
