@@ -1,5 +1,7 @@
 //! The system call filter: an allow-list by profile, compiled to one classic BPF program.
 //!
+//! The programs for runs without grants are compiled with the program itself, by `build.rs` from the same lists.
+//!
 //! Three answers and no more: allowed (some only with certain arguments), `EPERM` for what is denied by name, and
 //! `ENOSYS` for what is unknown, so that C libraries fall back. A foreign architecture kills the process. Numbers,
 //! families and modes are compared as the 32 bits that the kernel itself looks at (CVE-2019-10063).
@@ -12,6 +14,8 @@ mod interpreter;
 mod names;
 mod places;
 mod program;
+
+use std::borrow::Cow;
 
 pub(crate) use interpreter::Call;
 pub(crate) use names::name;
@@ -40,12 +44,28 @@ impl Choice {
     }
 }
 
-/// Compiles the filter for a program that has these capabilities: without them the calls that they are for stay denied.
+include!(concat!(env!("OUT_DIR"), "/filters.rs"));
+
+/// The filter that was compiled for a choice beforehand; none in a program that was built on a machine of another kind.
+fn prepared(choice: Choice) -> Option<&'static [Insn]> {
+    let helper = choice.profile == SeccompProfile::Helper;
+    let place = 4 * usize::from(helper)
+        + 2 * usize::from(choice.emulate_ownership)
+        + usize::from(choice.watched_memory);
+    PREPARED.get(place).copied()
+}
+
+/// Gives the filter for a program that has these capabilities: without them the calls that they are for stay denied.
 ///
 /// Those are `chroot` and raw sockets of the internet families; the other capabilities that can be granted are for calls
 /// that everybody has.
-pub(crate) fn compile(choice: Choice, granted: CapabilitySet) -> Vec<Insn> {
-    program::compile(&rules(choice, granted))
+pub(crate) fn compile(choice: Choice, granted: CapabilitySet) -> Cow<'static, [Insn]> {
+    if !granted.intersects(CapabilitySet::SYS_CHROOT | CapabilitySet::NET_RAW)
+        && let Some(filter) = prepared(choice)
+    {
+        return Cow::Borrowed(filter);
+    }
+    Cow::Owned(program::compile(&rules(choice, granted)))
 }
 
 fn rules(choice: Choice, granted: CapabilitySet) -> Rules {

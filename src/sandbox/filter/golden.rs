@@ -206,6 +206,13 @@ fn foreign_numbers_and_architectures_die_whatever_the_call() {
 }
 
 #[test]
+fn every_filter_was_compiled_beforehand() {
+    for (_, choice) in choices() {
+        assert_eq!(super::prepared(choice), Some(filter(choice).as_slice()), "{choice:?}");
+    }
+}
+
+#[test]
 fn every_filter_is_one_that_the_kernel_takes() {
     for (_, choice) in choices() {
         verify(&filter(choice));

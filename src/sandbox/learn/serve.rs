@@ -30,7 +30,7 @@ const PAGE: usize = 4096;
 #[derive(Clone, Debug)]
 pub(crate) struct Facts {
     /// The filter that an ordinary run would have.
-    ordinary: Vec<Insn>,
+    ordinary: std::borrow::Cow<'static, [Insn]>,
     rights: Rights,
     reach: Reach,
 }
