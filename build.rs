@@ -54,9 +54,28 @@ fn main() {
         })
         .unwrap_or_else(|| std::env::var("CARGO_PKG_VERSION").unwrap_or_default());
     println!("cargo:rustc-env=PANTRY_BUILD_VERSION={version}");
+    pack_relocations();
     compile_filters();
     if let Some(commit) = git(&["rev-parse", "--short=12", "HEAD"]) {
         println!("cargo:rustc-env=PANTRY_BUILD_COMMIT={commit}");
+    }
+}
+
+/// Has the linker pack the table of relocations, which every start of the program reads: it is a megabyte smaller then,
+/// and a helper starts a tenth of a millisecond sooner.
+///
+/// The C library, which is linked in, must know the packed form: glibc has it since 2.36.
+fn pack_relocations() {
+    let variable = |name: &str| std::env::var(name).unwrap_or_default();
+    let native = variable("HOST") == variable("TARGET") && variable("CARGO_CFG_TARGET_ENV") == "gnu";
+    let known = || {
+        let output = Command::new("getconf").arg("GNU_LIBC_VERSION").output().ok()?;
+        let text = String::from_utf8(output.stdout).ok()?;
+        let (major, minor) = text.trim().strip_prefix("glibc ")?.split_once('.')?;
+        Some((major.parse::<u32>().ok()?, minor.parse::<u32>().ok()?) >= (2, 36))
+    };
+    if native && known().unwrap_or(false) {
+        println!("cargo:rustc-link-arg-bins=-Wl,-z,pack-relative-relocs");
     }
 }
 
