@@ -54,7 +54,7 @@ bundle: $(PANTRY)
 
 ## Every measurement; `docs/benchmarks.md` says what each means and how long it takes.
 bench: $(PANTRY)
-	cargo bench --bench appliance --bench registry --bench scale --bench sandbox --bench state
+	cargo bench --bench appliance --bench registry --bench scale --bench sandbox --bench hostile --bench state
 
 ## Ten minutes of pushes, pulls and deletes under collection and kill -9; fails when anything is lost or left.
 soak: $(PANTRY)
