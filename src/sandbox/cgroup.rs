@@ -81,6 +81,7 @@ impl Cgroups {
                 .and_then(|base| made(base.join(name), |dir| write(dir, "pids.max", limits.processes + 1)));
             group.cpu = self.cpu.as_ref().and_then(|base| {
                 made(base.join(name), |dir| {
+                    let _optional = write(dir, SHARES.0, SHARES.1);
                     write(dir, "cpu.cfs_period_us", CPU_PERIOD_US)?;
                     write(dir, "cpu.cfs_quota_us", CPU_PERIOD_US * u64::from(limits.cpu_percent) / 100)
                 })
@@ -105,6 +106,10 @@ impl Cgroups {
 }
 
 const CPU_PERIOD_US: u64 = 100_000;
+/// The weight of a run beside the server and everything else, where they compete: a tenth of the usual one, in
+/// version 1 and in version 2. Where nobody else wants the processor a run has all that its limit allows.
+const SHARES: (&str, u64) = ("cpu.shares", 102);
+const WEIGHT: (&str, u64) = ("cpu.weight", 10);
 
 /// The group of one run, in one hierarchy or several. It is removed when dropped.
 #[derive(Debug, Default)]
@@ -137,6 +142,7 @@ impl Group {
         });
         if let Some(dir) = &self.unified {
             let quota = CPU_PERIOD_US * u64::from(limits.cpu_percent) / 100;
+            let _optional = write(dir, WEIGHT.0, WEIGHT.1);
             self.unified_cpu = fs::write(dir.join("cpu.max"), format!("{quota} {CPU_PERIOD_US}")).is_ok();
         }
     }
@@ -194,6 +200,18 @@ impl Group {
     /// Every directory of the group.
     pub(crate) fn dirs(&self) -> impl Iterator<Item = &PathBuf> {
         self.unified.iter().chain(self.version1())
+    }
+
+    /// Gives way to everybody else on the processor, or comes back to the weight of a run, where the kernel has that
+    /// (Linux 5.15). What gives way runs only while nobody else wants to.
+    pub(crate) fn give_way(&self, way: bool) {
+        let unified = self.unified.iter().map(|dir| (dir, WEIGHT));
+        for (dir, (file, weight)) in unified.chain(self.cpu.iter().map(|dir| (dir, SHARES))) {
+            let _optional = write(dir, "cpu.idle", way.into());
+            if !way {
+                let _optional = write(dir, file, weight);
+            }
+        }
     }
 
     /// Kills everything in the group at once, where the kernel has that.
@@ -309,5 +327,31 @@ pub(crate) fn remove(dir: &Path) -> bool {
         }
         std::thread::sleep(pause);
         pause = (2 * pause).min(Duration::from_millis(2));
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::print_stdout)] // A skipped test says so.
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_weighs_a_tenth_and_gives_way_when_told() {
+        let name = format!("pantry-weight-{}", std::process::id());
+        let group = Cgroups::detect(Move::Never).create(&name, &Limits::tests());
+        let (dir, (file, weight)) = match (&group.unified, &group.cpu) {
+            (Some(dir), _) if group.unified_cpu => (dir.clone(), WEIGHT),
+            (None, Some(dir)) => (dir.clone(), SHARES),
+            _ => {
+                println!("skipped: no group with a cpu controller can be made here");
+                return;
+            }
+        };
+        let read = |file: &str| fs::read_to_string(dir.join(file)).unwrap().trim().parse::<u64>().unwrap();
+        assert_eq!((read(file), read("cpu.idle")), (weight, 0));
+        group.give_way(true);
+        assert_eq!(read("cpu.idle"), 1);
+        group.give_way(false);
+        assert_eq!((read(file), read("cpu.idle")), (weight, 0));
     }
 }

@@ -460,14 +460,23 @@ impl Attended<'_> {
     }
 
     /// Whether the run has been refused processes for a while without a pause: it forks without end.
+    ///
+    /// While it is refused it gives way on the processor: a refused fork is work that the kernel does without a break,
+    /// and others would wait for it.
     fn pinned(&mut self, group: &Group) -> bool {
         let (now, count) = (Instant::now(), group.events().processes_refused);
         if count > self.refused.count {
             self.refused.count = count;
             self.refused.last_rise = Some(now);
-            self.refused.since.get_or_insert(now);
-        } else if self.refused.last_rise.is_none_or(|last| now.duration_since(last) > 5 * GLANCE) {
+            if self.refused.since.is_none() {
+                self.refused.since = Some(now);
+                group.give_way(true);
+            }
+        } else if self.refused.since.is_some()
+            && self.refused.last_rise.is_none_or(|last| now.duration_since(last) > 5 * GLANCE)
+        {
             self.refused.since = None;
+            group.give_way(false);
         }
         self.refused.since.is_some_and(|since| now.duration_since(since) >= PINNED)
     }
