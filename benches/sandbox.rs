@@ -214,11 +214,11 @@ fn mounts(report: &mut Report, rows: &[Row]) {
 fn memory(report: &mut Report, workers: &mut [Worker]) -> anyhow::Result<()> {
     let mut table = Table::new(
         "a run that waits: helper and init together, KiB",
-        &["PSS", "private", "of it dirty", "page tables"],
+        &["PSS", "anonymous", "of the file", "page tables"],
     );
     for worker in workers.iter_mut().filter(|worker| worker.kind.ways == WAYS) {
         let held = worker.while_idle(idle::look).context("the idle run")?;
-        let figures = [held.proportional, held.private, held.private_dirty, held.page_tables];
+        let figures = [held.proportional, held.anonymous, held.file, held.page_tables];
         table.row(format!("jail, {}", worker.kind.name), figures.map(Some).to_vec());
     }
     report.table(&table);

@@ -9,10 +9,10 @@ use anyhow::{Context as _, bail};
 pub struct Held {
     /// Their share of every page that they have.
     pub proportional: f64,
-    /// Pages that nobody else has.
-    pub private: f64,
-    /// Of these, the ones that no file backs.
-    pub private_dirty: f64,
+    /// The part of that which no file backs: what a run adds to the machine's memory.
+    pub anonymous: f64,
+    /// The part of it which is the program's file: there once for all who run it, and the kernel can drop it.
+    pub file: f64,
     /// What the kernel needs to map all that.
     pub page_tables: f64,
 }
@@ -36,22 +36,19 @@ pub fn look(worker: u32) -> anyhow::Result<Held> {
     let helper = parent(init).context("the init has no helper")?;
     let mut held = Held::default();
     for id in [helper, init] {
-        let field = |file: &str, key: &str| fields(id, file, &[key]);
-        held.proportional += field("smaps_rollup", "Pss:")?;
-        held.private += fields(id, "smaps_rollup", &["Private_Clean:", "Private_Dirty:"])?;
-        held.private_dirty += field("smaps_rollup", "Private_Dirty:")?;
-        held.page_tables += field("status", "VmPTE:")?;
+        held.proportional += field(id, "smaps_rollup", "Pss:")?;
+        held.anonymous += field(id, "smaps_rollup", "Pss_Anon:")?;
+        held.file += field(id, "smaps_rollup", "Pss_File:")?;
+        held.page_tables += field(id, "status", "VmPTE:")?;
     }
     Ok(held)
 }
 
-fn fields(id: u32, file: &str, keys: &[&str]) -> anyhow::Result<f64> {
+fn field(id: u32, file: &str, key: &str) -> anyhow::Result<f64> {
     let text = fs_err::read_to_string(format!("/proc/{id}/{file}"))?;
-    let values = text.lines().filter_map(|line| {
-        let (key, rest) = line.split_once(char::is_whitespace)?;
-        keys.contains(&key).then(|| rest.split_whitespace().next()?.parse::<f64>().ok())?
-    });
-    Ok(values.sum())
+    let line = text.lines().find_map(|line| line.strip_prefix(key));
+    let value = line.and_then(|rest| rest.split_whitespace().next()?.parse().ok());
+    value.with_context(|| format!("no {key} in {file} of process {id}"))
 }
 
 fn stat(id: u32) -> Option<(String, u32)> {
