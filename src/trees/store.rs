@@ -15,7 +15,7 @@ use crate::names::{Digest, Faults};
 use crate::sandbox::Sandbox;
 
 use super::confined::{Archive, Extractor};
-use super::error::TreeError;
+use super::error::{RefusalCode, TreeError};
 use super::extract::{Order, SourceCaps};
 use super::mask;
 use super::stamp::Stamp;
@@ -310,6 +310,7 @@ impl Trees {
         }
         let attempt = self.begin()?;
         let unpacking = self.fill(Archive::Stream(open()?), &attempt.path, &self.0.order)?;
+        check_places(&attempt.path)?;
         if let Some(found) = unpacking.fed.filter(|fed| *fed != layer.digest) {
             return Err(TreeError::Digest { expected: layer.digest.clone(), found });
         }
@@ -450,6 +451,20 @@ impl Drop for Attempt {
 }
 
 /// Makes a directory that only we may enter; it must not be there yet.
+/// Refuses a tree in which a place that every jail mounts over, or a program's scratch space, is no real directory: what
+/// it is must not depend on where a link leads (CVE-2026-41579). A jail looks once more when it starts.
+fn check_places(tree: &Path) -> Result<(), TreeError> {
+    for name in ["dev", "proc", "sys", "tmp"] {
+        if fs_err::symlink_metadata(tree.join(name)).is_ok_and(|found| !found.is_dir()) {
+            return Err(TreeError::Refused {
+                code: RefusalCode::ArchiveEntryRefused,
+                message: format!("the entry `{name}` is no directory, which it must be in a root"),
+            });
+        }
+    }
+    Ok(())
+}
+
 fn make_directory(path: &Path) -> Result<(), TreeError> {
     use std::os::unix::fs::DirBuilderExt as _;
     let mut builder = std::fs::DirBuilder::new();

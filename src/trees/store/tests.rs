@@ -227,3 +227,18 @@ fn a_foreign_layer_loses_what_no_tree_may_have_and_removes_what_is_below() {
         assert!(matches!(refused, Err(TreeError::Refused { .. })), "{hostile}: {refused:?}");
     }
 }
+
+#[test]
+fn places_that_a_jail_mounts_over_are_real_directories() {
+    let root = tempfile::tempdir().unwrap();
+    let trees = Trees::foreign_unconfined(root.path()).unwrap();
+    for name in ["dev", "proc", "sys", "tmp"] {
+        let (bad, bytes) = layer(Tar::new().file("bin/x", b"").link(name, "bin"));
+        let refused = trees.ensure_from(&[], &bad, reader(&bytes));
+        assert!(matches!(refused, Err(TreeError::Refused { .. })), "{name}: {refused:?}");
+        let (good, bytes) = layer(
+            Tar::new().directory(name, 0o755).directory("usr", 0o755).link(&format!("usr/{name}"), "../bin"),
+        );
+        trees.ensure_from(&[], &good, reader(&bytes)).unwrap();
+    }
+}
