@@ -52,12 +52,12 @@ mod world;
 pub use cancel::Cancel;
 pub use collect::take_output;
 pub use doctor::{Finding, Verdict};
-pub use engine::{ExecOptions, Sandbox, Swept, exec, exec_with};
+pub use engine::{ExecOptions, Sandbox, Swept, exec, exec_with, terminal_kind};
 pub use error::SandboxError;
 pub use grant::{Capability, Grant};
 pub use learn::{AddressRefusal, Learned, PathRefusal, RefusedAddress, RefusedCall, RefusedPath};
 pub use network::{
-    AllowedHost, Contact, ContactVerdict, HostPattern, Outside, Serve, Server, ServiceAddress, Upstream,
+    AllowedHost, Contact, ContactVerdict, HostPattern, Outside, Plug, Serve, Server, ServiceAddress, Upstream,
 };
 pub use outcome::{
     End, ExecStatus, Limit, Outcome, OutputCap, SkipReason, SkippedEntry, TakenFile, TakenOutput,

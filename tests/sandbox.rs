@@ -14,6 +14,8 @@ mod executing;
 mod grants;
 #[path = "sandbox/hosts.rs"]
 mod hosts;
+#[path = "sandbox/kept.rs"]
+mod kept;
 #[path = "sandbox/landlock.rs"]
 mod landlock;
 #[path = "sandbox/launch.rs"]

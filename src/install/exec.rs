@@ -101,7 +101,11 @@ pub fn exec(root: Option<&Path>, command: &str, arguments: &[String]) -> Result<
     let (root, command) = find(root, command)?;
     let launch = Launch::read(&root, &command)?;
     check_trees(&launch)?;
-    Ok(sandbox::exec(&launch.policy(arguments))?.code)
+    let mut policy = launch.policy(arguments);
+    if let Some(kind) = sandbox::terminal_kind() {
+        policy.env.entry("TERM".to_owned()).or_insert(kind);
+    }
+    Ok(sandbox::exec(&policy)?.code)
 }
 
 /// The root and the name behind what was asked for.

@@ -252,7 +252,7 @@ fn of_receipt(receipt: &Receipt) -> Vec<Finding> {
     findings.push(if receipt.root_mode {
         Finding::new("ids", Verdict::Full, "each run has an outside id that owns nothing")
     } else {
-        let found = "all runs have the caller's id, in namespaces of their own; chown is only pretended";
+        let found = "all runs have the caller's id, in namespaces of their own";
         Finding::new("ids", Verdict::Weaker, found).hint("start the daemon as root, if that matters to you")
     });
     findings

@@ -1,5 +1,6 @@
 //! The sandbox itself: where runs are started, and what a crash left is swept.
 
+use std::os::fd::AsFd as _;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -334,7 +335,13 @@ pub fn exec_with(policy: &Policy, options: &ExecOptions) -> Result<ExecStatus, S
     let outside = Outside::default();
     network::check(policy, &outside)?;
     let streams = match policy.stdio {
-        Stdio::Captured => Streams::captured(StdinBytes::Empty, &policy.limits)?,
+        Stdio::Captured => {
+            return Err(SandboxError::refused(
+                "stdio",
+                "what is captured here is given to nobody",
+                "take the caller's own streams, or run it by `Sandbox::run`",
+            ));
+        }
         Stdio::Inherit => Streams::inherited(MayHaveTerminal::No)?,
         Stdio::Terminal => Streams::inherited(MayHaveTerminal::Yes)?,
     };
@@ -368,6 +375,18 @@ pub fn exec_with(policy: &Policy, options: &ExecOptions) -> Result<ExecStatus, S
     let _restored = before.thread_set_mask();
     let Outcome { end, receipt, learned, .. } = ran?;
     Ok(ExecStatus { code: exit_code(end), end, receipt, learned })
+}
+
+/// The kind of the terminal (`TERM`) among this process's standard streams, to be passed on to a program that gets one of
+/// its own. None where no stream is a terminal, or its kind is no plain name.
+#[must_use]
+pub fn terminal_kind() -> Option<String> {
+    let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._+".contains(&byte);
+    if ![stdin.as_fd(), stdout.as_fd(), stderr.as_fd()].into_iter().any(rustix::termios::isatty) {
+        return None;
+    }
+    std::env::var("TERM").ok().filter(|kind| kind.len() <= 64 && kind.bytes().all(plain))
 }
 
 fn exit_code(end: End) -> i32 {

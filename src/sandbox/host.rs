@@ -82,7 +82,9 @@ pub(crate) fn explain(fault: Fault) -> SandboxError {
     if fault.step == "clone3"
         && (refused || matches!(fault.errno, libc::ENOSPC | libc::EUSERS | libc::ENOSYS))
     {
-        if setting("/proc/sys/kernel/unprivileged_userns_clone").as_deref() == Some("0") {
+        let root = rustix::process::geteuid().is_root();
+        // Root isn't held by this one.
+        if !root && setting("/proc/sys/kernel/unprivileged_userns_clone").as_deref() == Some("0") {
             return unsupported(
                 "user namespaces are off",
                 "set kernel.unprivileged_userns_clone=1 by sysctl",

@@ -10,6 +10,7 @@ use nix::libc;
 use nix::sys::signal::{SigSet, Signal as NixSignal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::{DumpableBehavior, Pid, Signal, WaitOptions, wait};
 use rustix::thread::{CapabilitiesSecureBits, CapabilitySet, CapabilitySets, Gid, Uid};
@@ -60,7 +61,7 @@ fn start(status: &OwnedFd, launch: &Launch, own_executable: OwnExecutable) -> Re
     // Host paths are opened as the caller, whose directories they are; everything else is made as the id inside.
     let host = Host::open(launch)?;
     take_identity(launch)?;
-    listen(status, launch)?;
+    connect(status, launch)?;
     let world = World::build(launch, host)?;
     rustix::system::sethostname(launch.policy.hostname.as_bytes()).step("set the host name")?;
     let session_keyring = sys::join_new_session_keyring().is_ok();
@@ -92,12 +93,34 @@ fn start(status: &OwnedFd, launch: &Launch, own_executable: OwnExecutable) -> Re
     Ok(Running { watchdog, signals, program, stand })
 }
 
-/// Makes the listeners of the run and passes them out; no copy stays here.
-fn listen(status: &OwnedFd, launch: &Launch) -> Result<(), Fault> {
-    let Network::Socket { servers } = &launch.policy.network else { return Ok(()) };
+/// Makes the listeners of the run, or its network namespace ready to be plugged in, and passes them out; no copy stays
+/// here.
+fn connect(status: &OwnedFd, launch: &Launch) -> Result<(), Fault> {
+    let servers = match &launch.policy.network {
+        Network::None | Network::Host => return Ok(()),
+        Network::Service => {
+            network::loopback_up().step("start the loopback device")?;
+            let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+            let namespace = rustix::fs::open("/proc/self/ns/net", flags, Mode::empty())
+                .step("open the network namespace")?;
+            wire::send_message(status, &FromInit::Network, &[namespace.as_fd()])
+                .step("pass the network namespace out")?;
+            return await_ready(status);
+        }
+        Network::Socket { servers } => servers,
+    };
     let listeners = network::listen(servers, launch.watch.memory)?;
     let fds: Vec<BorrowedFd<'_>> = listeners.iter().map(AsFd::as_fd).collect();
     wire::send_message(status, &FromInit::Listening, &fds).step("pass the listeners out")
+}
+
+/// Waits until the caller has set up what was passed out.
+pub(crate) fn await_ready(status: &OwnedFd) -> Result<(), Fault> {
+    match wire::receive_message(status).step("wait for the caller")? {
+        Some((ToInit::Ready, _)) => Ok(()),
+        // Nobody is left who could be told.
+        _ => sys::exit(125),
+    }
 }
 
 /// Waits until the program's process has executed the program, or says why it could not; gives Landlock's ABI, where

@@ -26,7 +26,7 @@ use rustix::thread::CapabilitySet;
 
 use super::error::{Fault, Step as _};
 use super::grant::Grant;
-use super::policy::{Network, Policy};
+use super::policy::Policy;
 
 /// The newest ABI that is used: the newest that was tried.
 pub(crate) const NEWEST: u32 = 7;
@@ -180,7 +180,7 @@ impl Tcp {
         let granted = policy.granted();
         let named = policy.grants.iter().any(Grant::names_ports);
         // The host's network is unconfined unless ports are named; who may set up its own uses it as it likes.
-        let any = policy.network == Network::Host && !named || granted.contains(CapabilitySet::NET_ADMIN);
+        let any = policy.leads_out() && !named || granted.contains(CapabilitySet::NET_ADMIN);
         if any {
             return Self { connect: None, bind: None };
         }
@@ -227,6 +227,7 @@ fn errno(error: &RulesetError) -> i32 {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use super::super::policy::Network;
     use super::*;
 
     fn tcp(network: Network, grants: &[&str]) -> Tcp {

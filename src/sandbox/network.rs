@@ -1,6 +1,7 @@
-//! The network mode `socket`: what a run reaches, it reaches through servers of ours.
+//! The network modes `socket`, in which a run reaches what it reaches through servers of ours, and `service`, in which the
+//! caller plugs the run's network in (`plug`).
 //!
-//! Inside there is a network namespace with loopback alone. The init makes a listener on 127.0.0.1 for each server of
+//! Of `socket`: inside there is a network namespace with loopback alone. The init makes a listener on 127.0.0.1 for each server of
 //! the policy and passes it out before the program starts; threads of the caller's process accept there and serve: a
 //! service of the caller, or a proxy that lets through the hosts the policy names. So no packet leaves the namespace,
 //! and nothing inside needs a right for it.
@@ -17,6 +18,7 @@ mod host;
 mod inside;
 mod io;
 mod lookup;
+mod plug;
 mod proxy;
 mod relay;
 mod request;
@@ -31,11 +33,12 @@ use serde::{Deserialize, Serialize};
 
 pub use self::contact::{Contact, ContactVerdict};
 pub use self::host::HostPattern;
-pub(crate) use self::inside::listen;
+pub(crate) use self::inside::{listen, loopback_up};
+pub use self::plug::Plug;
 pub(crate) use self::serve::Servers;
 pub use self::upstream::Upstream;
 use super::error::SandboxError;
-use super::policy::Policy;
+use super::policy::{Network, Policy};
 
 /// Most servers of a run.
 const MOST_SERVERS: usize = 8;
@@ -91,6 +94,8 @@ pub struct Outside {
     /// The proxies through which the caller itself reaches other hosts. Where one is used, names are looked up there,
     /// and which addresses they may lead to is its decision; the list of allowed hosts holds all the same.
     pub upstream: Upstream,
+    /// What plugs the network of a run with `service` in.
+    pub plug: Option<Plug>,
 }
 
 /// Where a service of the caller listens.
@@ -104,6 +109,13 @@ pub enum ServiceAddress {
 
 /// Refuses servers that can't be.
 pub(crate) fn check(policy: &Policy, outside: &Outside) -> Result<(), SandboxError> {
+    if policy.network == Network::Service && outside.plug.is_none() {
+        return Err(SandboxError::refused(
+            "network service",
+            "nobody plugs it in",
+            "give a plug with the run, or choose another network",
+        ));
+    }
     let servers = policy.servers();
     if servers.len() > MOST_SERVERS {
         return Err(SandboxError::refused(

@@ -136,6 +136,9 @@ pub enum Network {
         /// What listens on 127.0.0.1, at most 8.
         servers: Vec<Server>,
     },
+    /// A network namespace of its own with loopback, which the caller plugs into a network of his (a veth of his
+    /// bridge) before the program starts, see [`Plug`](super::Plug).
+    Service,
     /// The host's network, unconfined.
     Host,
 }
@@ -248,7 +251,8 @@ pub enum Stdio {
     /// To the caller's own streams (`exec` alone): pipes as they are, everything else copied, so that no file,
     /// socket or terminal of the caller's is ever inside.
     Inherit,
-    /// The same, with a terminal of the run's own in place of those that are terminals (`exec` alone).
+    /// The same, with a terminal of the run's own in place of those that are terminals (`exec` alone). Its kind is the
+    /// caller's to name in `TERM`, see [`terminal_kind`](super::terminal_kind).
     Terminal,
 }
 
@@ -426,8 +430,13 @@ impl Policy {
     pub(crate) fn servers(&self) -> &[Server] {
         match &self.network {
             Network::Socket { servers } => servers,
-            Network::None | Network::Host => &[],
+            Network::None | Network::Service | Network::Host => &[],
         }
+    }
+
+    /// Whether other machines may be in reach: what they are, the sandbox does not know.
+    pub(crate) fn leads_out(&self) -> bool {
+        matches!(self.network, Network::Service | Network::Host)
     }
 
     /// Whether the run has a network namespace of its own.

@@ -1,5 +1,8 @@
 //! One run, seen from the caller: start the helper, attend to streams, clock and cancel, and judge the end.
 
+mod jobs;
+mod required;
+
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
@@ -25,9 +28,9 @@ use super::learn::{self, Learning};
 use super::network::{Outside, Servers};
 use super::outcome::{End, Limit, Outcome, TakenOutput};
 use super::policy::Policy;
-use super::receipt::{self, Enforced, EnforcedLimits, Enforcement, Features, Receipt};
+use super::receipt::{self, EnforcedLimits, Enforcement, Features, Receipt};
 use super::streams::{ProgramEnds, Streams};
-use super::terminal::{self, Side, Terminal};
+use super::terminal::{Side, Terminal};
 use super::watchdog::PINNED;
 use super::wire::{self, FromHelper, FromInit, GO, Launch, Sampled, Started, ToInit, Watch};
 use super::world::timespec;
@@ -64,8 +67,8 @@ pub(crate) fn run(
     around: &Surroundings<'_>,
 ) -> Result<Outcome, SandboxError> {
     let begun = Instant::now();
-    let limits = enforced(policy, &around.group);
-    check_required(policy, &limits)?;
+    let limits = required::enforced(policy, &around.group);
+    required::check(policy, &limits)?;
     let (streams, ends) = streams;
     let mut attended = Attended {
         policy,
@@ -298,60 +301,6 @@ impl Attended<'_> {
         Ok(false)
     }
 
-    fn tell_init(&self, what: ToInit) {
-        if let Some(status) = &self.status {
-            // If it is gone, its pidfd says so.
-            let _gone = wire::send_message(status, &what, &[]);
-        }
-    }
-
-    /// Does what a signal to the caller asks for: mostly it is the program's.
-    fn signalled(&mut self, signal: i32) {
-        match (&mut self.streams.terminal, signal) {
-            (Some(terminal), nix::libc::SIGWINCH) => terminal.resize(),
-            // A shell's `fg` for a job that was running behind; of one that was stopped `stopped` knows.
-            (Some(terminal), nix::libc::SIGCONT) => {
-                if !terminal.is_taken() && terminal.is_interactive() && terminal.is_ours() {
-                    self.go_on();
-                }
-            }
-            _ => self.tell_init(ToInit::Signal(signal)),
-        }
-    }
-
-    /// The program was stopped: by a key, by reading from behind, or by another.
-    fn stopped(&mut self, signal: i32) {
-        let Some(terminal) = &mut self.streams.terminal else { return };
-        let asks = matches!(signal, nix::libc::SIGTTIN | nix::libc::SIGTTOU);
-        if asks && !terminal.is_taken() && terminal.is_ours() {
-            terminal.take();
-            return self.tell_init(ToInit::Resume { foreground: true });
-        }
-        let took = terminal.is_taken();
-        terminal.leave();
-        terminal::stop_like(signal);
-        if took
-            && let Some(terminal) = &mut self.streams.terminal
-            && terminal.is_ours()
-        {
-            terminal.look_again();
-            terminal.take();
-        }
-        self.go_on();
-    }
-
-    /// Lets the program go on, with the terminal if the caller has it and the program wants it.
-    fn go_on(&mut self) {
-        let Some(terminal) = &mut self.streams.terminal else { return };
-        terminal.resize();
-        if !terminal.is_taken() && terminal.is_interactive() && terminal.is_ours() {
-            terminal.look_again();
-            terminal.take();
-        }
-        let foreground = terminal.is_taken();
-        self.tell_init(ToInit::Resume { foreground });
-    }
-
     fn hear_helper(&mut self, around: &Surroundings<'_>) -> Result<bool, SandboxError> {
         let Some(control) = &self.control else { return Ok(false) };
         match wire::receive_message::<FromHelper>(control).doing("hear the helper")? {
@@ -405,6 +354,12 @@ impl Attended<'_> {
             }
             Ok(Some((FromInit::Listening, listeners))) => {
                 self.servers = Some(Servers::start(listeners, self.policy.servers(), outside)?);
+            }
+            Ok(Some((FromInit::Network, fds))) => {
+                if let (Some(plug), [namespace, ..]) = (&outside.plug, fds.as_slice()) {
+                    plug.put_in(namespace.as_fd()).doing("plug the run's network in")?;
+                    self.tell_init(ToInit::Ready);
+                }
             }
             Ok(Some((FromInit::Terminal, mut fds))) => {
                 if let (Some(terminal), Some(theirs)) = (&mut self.streams.terminal, fds.pop()) {
@@ -604,49 +559,4 @@ fn memory_file(launch: &Launch) -> Result<OwnedFd, SandboxError> {
         written += rustix::io::write(&file, &bytes[written..]).doing(doing)?;
     }
     Ok(file)
-}
-
-/// What will enforce each limit, given the groups that could be made.
-fn enforced(policy: &Policy, group: &Group) -> EnforcedLimits {
-    let limits = &policy.limits;
-    let or_watchdog = |by: Enforcement| if by == Enforcement::None { Enforcement::Watchdog } else { by };
-    let clocked = limits.wall_ms > 0;
-    let cpu = match group.cpu_by() {
-        // The budget of a watchdog is time by wall clock: without one there is none.
-        Enforcement::None if clocked => Enforcement::Watchdog,
-        by => by,
-    };
-    let by = |limit: u64, enforced_by: Enforcement| Enforced { limit, enforced_by };
-    let when = |set: bool| if set { Enforcement::Watchdog } else { Enforcement::None };
-    EnforcedLimits {
-        memory: by(limits.memory_bytes, or_watchdog(group.memory_by())),
-        processes: by(limits.processes, or_watchdog(group.processes_by())),
-        cpu: by(limits.cpu_percent.into(), cpu),
-        wall: by(limits.wall_ms, when(clocked)),
-        open_files: by(limits.open_files, Enforcement::Rlimit),
-        file_size: by(limits.file_size_bytes, Enforcement::Rlimit),
-        output: by(limits.output_total_bytes, when(policy.stdio == super::policy::Stdio::Captured)),
-    }
-}
-
-fn check_required(policy: &Policy, limits: &EnforcedLimits) -> Result<(), SandboxError> {
-    let require = &policy.require;
-    for (what, wanted, offered) in [
-        ("memory", require.memory, limits.memory),
-        ("processes", require.processes, limits.processes),
-        ("cpu", require.cpu, limits.cpu),
-        ("wall", require.wall, limits.wall),
-    ] {
-        if offered.enforced_by < wanted {
-            return Err(SandboxError::refused(
-                format!("require.{what}"),
-                format!(
-                    "this host enforces it by {}, and {wanted} is the weakest accepted",
-                    offered.enforced_by
-                ),
-                "delegate the memory, pids and cpu controllers to Pantry (Delegate=cpu memory pids), or accept less",
-            ));
-        }
-    }
-    Ok(())
 }

@@ -130,8 +130,13 @@ impl Terminal {
         match side {
             Side::Own => {
                 if self.taken && !self.hung_up && self.keys.is_empty() && is_readable(&self.own) {
-                    // The end, or a terminal that is gone.
-                    self.hung_up = !matches!(self.keys.fill(&self.own), Ok(true) | Err(Errno::AGAIN));
+                    match self.keys.fill(&self.own) {
+                        Ok(true) | Err(Errno::AGAIN) => {}
+                        // Somebody else was put in the foreground: what is typed is theirs.
+                        Err(Errno::IO) if !self.is_ours() => self.taken = false,
+                        // The end, or a terminal that is gone.
+                        Ok(false) | Err(_) => self.hung_up = true,
+                    }
                 }
                 self.show();
             }

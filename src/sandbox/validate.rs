@@ -178,13 +178,13 @@ fn grants(policy: &Policy) -> Result<(), SandboxError> {
         }
         let host = policy.network == Network::Host;
         match grant {
-            Grant::NetworkClient(_) if !host => {
+            Grant::NetworkClient(_) if !policy.leads_out() => {
                 return refused(
                     "no port of a host is reached from the run's own network",
                     "ask for the host's network too, or for servers on loopback",
                 );
             }
-            Grant::NetworkServer(_) if !host => {
+            Grant::NetworkServer(_) if !policy.leads_out() => {
                 return refused(
                     "nobody reaches a port of the run's own network",
                     "ask for the host's network too",

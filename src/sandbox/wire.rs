@@ -91,6 +91,8 @@ pub(crate) enum FromInit {
     Failed(Fault),
     /// The listeners of the network are attached, in the order of the policy's servers.
     Listening,
+    /// The network namespace of the run is attached; the init waits for [`ToInit::Ready`].
+    Network,
     /// The controlling side of the run's terminal is attached; the init waits for [`ToInit::Ready`].
     Terminal,
     /// Said by the program's process: it loaded the filter of a learning run, whose descriptor is attached.
@@ -119,7 +121,7 @@ pub(crate) enum FromInit {
 /// What the caller says over the status socket.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(crate) enum ToInit {
-    /// The terminal is set up.
+    /// What the init waits for is set up.
     Ready,
     /// Pass a signal on to the program.
     Signal(i32),

@@ -204,6 +204,9 @@ impl End {
 fn network(network: &Network) -> Vec<String> {
     match network {
         Network::None => vec!["Has no network.".to_owned()],
+        Network::Service => {
+            vec!["Has a network of its own, into which whoever starts it puts what it reaches.".to_owned()]
+        }
         Network::Host => vec!["Uses the host's network.".to_owned()],
         Network::Socket { servers } => {
             let one = |server: &Server| {

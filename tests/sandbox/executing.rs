@@ -15,7 +15,10 @@ const HELPER: &str = "PANTRY_TEST_EXEC_HELPER";
 #[test]
 fn the_executing_process() {
     let (Ok(policy), Ok(helper)) = (std::env::var(POLICY), std::env::var(HELPER)) else { return };
-    let policy: Policy = serde_json::from_str(&policy).unwrap();
+    let mut policy: Policy = serde_json::from_str(&policy).unwrap();
+    if let Some(kind) = pantry::sandbox::terminal_kind() {
+        policy = policy.env("TERM", kind);
+    }
     let status = exec_with(&policy, &ExecOptions { helper: Some(helper.into()), learn: false }).unwrap();
     std::process::exit(status.code);
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use nix::libc;
 use pantry::sandbox::{
     AddressRefusal, Cancel, End, ExecOptions, Learned, Network, Outcome, PathRefusal, Policy, RefusedCall,
-    Sandbox, SeccompProfile, StdinBytes, exec_with,
+    Sandbox, SeccompProfile, StdinBytes, Stdio as Streams, exec_with,
 };
 
 use crate::bench::{Bench, case, is_root, open_up};
@@ -263,7 +263,7 @@ fn the_learning_process() {
 
 case! {
     fn a_command_with_the_callers_own_streams_learns_too(bench: &Bench) {
-        let policy = bench.policy(&["chroot", "/tmp"]).profile(SeccompProfile::Command);
+        let policy = bench.policy(&["chroot", "/tmp"]).profile(SeccompProfile::Command).stdio(Streams::Inherit);
         let output = Command::new("env")
             .arg("--block-signal=HUP,INT,QUIT,USR1,USR2,ALRM,TERM,WINCH")
             .arg(std::env::current_exe().unwrap())

@@ -1,4 +1,4 @@
-//! The network mode `socket`: servers on loopback inside, served from outside.
+//! The network modes `socket`, with servers on loopback inside that are served from outside, and `service`.
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener};
@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use pantry::sandbox::{
-    AllowedHost, Cancel, Contact, ContactVerdict, End, HostPattern, Network, Outcome, Outside, Policy,
+    AllowedHost, Cancel, Contact, ContactVerdict, End, HostPattern, Network, Outcome, Outside, Plug, Policy,
     SandboxError, ServiceAddress, StdinBytes, Upstream,
 };
 
@@ -287,5 +287,45 @@ case! {
         assert!(bench.try_run(&policy).is_err());
         assert_eq!(threads_of_jails(), Vec::<String>::new());
         assert!(matches!(policy.network, Network::Socket { .. }));
+    }
+}
+
+case! {
+    fn the_caller_plugs_the_network_of_a_service_in_before_the_program_starts(bench: &Bench) {
+        let outside = |plug: Plug| Outside { plug: Some(plug), ..Outside::default() };
+        let run = |arguments: &[&str], outside: &Outside| {
+            let policy = bench.policy(arguments).network(Network::Service);
+            bench.sandbox.run_with(&policy, StdinBytes::Empty, &Cancel::new().unwrap(), outside)
+        };
+        let asked = Arc::new(AtomicBool::new(false));
+        let told = Arc::clone(&asked);
+        let idle = outside(Plug::new(move |_| {
+            told.store(true, Ordering::SeqCst);
+            Ok(())
+        }));
+        // The control: with nothing put in, there is loopback alone.
+        let alone = run(&["dial", "192.0.2.5", "9"], &idle).unwrap();
+        assert_eq!(alone.stdout.text().trim(), format!("errno {}", nix::libc::ENETUNREACH), "{}", alone.stderr.text());
+        assert!(asked.load(Ordering::SeqCst));
+        let here = run(&["dial", "127.0.0.1", "9"], &idle).unwrap();
+        assert_eq!(here.stdout.text().trim(), format!("errno {}", nix::libc::ECONNREFUSED));
+        if crate::bench::is_root() {
+            // Entering it takes rights that without root only the run's own user namespace gives.
+            let address = outside(Plug::new(|namespace| {
+                use std::os::fd::AsRawFd as _;
+                let at = format!("--net=/proc/{}/fd/{}", std::process::id(), namespace.as_raw_fd());
+                let act = ["ip", "addr", "add", "192.0.2.5/32", "dev", "lo"];
+                let done = std::process::Command::new("nsenter").arg(&at).args(act).output()?;
+                let said = String::from_utf8_lossy(&done.stderr).into_owned();
+                if done.status.success() { Ok(()) } else { Err(std::io::Error::other(said)) }
+            }));
+            let reached = run(&["dial", "192.0.2.5", "9"], &address).unwrap();
+            assert_eq!(reached.stdout.text().trim(), format!("errno {}", nix::libc::ECONNREFUSED));
+        }
+        let torn = outside(Plug::new(|_| Err(std::io::Error::other("no cable"))));
+        let refused = run(&["hostname"], &torn).unwrap_err();
+        assert!(format!("{refused:?}").contains("no cable"), "{refused:?}");
+        let nobody = run(&["hostname"], &Outside::default()).unwrap_err();
+        assert_eq!(nobody.code(), "sandbox_policy_refused");
     }
 }

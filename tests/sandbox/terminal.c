@@ -39,6 +39,7 @@ static int seat(void) {
         printf("foreground %d\n", tcgetpgrp(tty) == getpgrp());
     }
     printf("another %s\n", open("/dev/pts/1", O_RDWR | O_NOCTTY) >= 0 ? "opens" : strerror(errno));
+    printf("kind %s\n", getenv("TERM") ? getenv("TERM") : "none");
     return 0;
 }
 

@@ -44,7 +44,7 @@ impl Way {
 impl Reach {
     pub(super) fn of(policy: &Policy) -> Self {
         Self {
-            own_network: policy.has_own_network(),
+            own_network: !policy.leads_out(),
             loopback: !policy.servers().is_empty(),
             granted: policy.granted(),
             tcp: Tcp::of(policy),

@@ -40,8 +40,10 @@ fn listener(port: u16) -> Result<OwnedFd, Errno> {
     Ok(socket)
 }
 
+/// Starts the loopback device of the calling process's network namespace.
+///
 /// *Source*: rtnetlink(7); a request to set `IFF_UP`, and its acknowledgement.
-fn loopback_up() -> Result<(), Errno> {
+pub(crate) fn loopback_up() -> Result<(), Errno> {
     const RTM_NEWLINK: u16 = 16;
     const NLM_F_REQUEST_ACK: u16 = 1 | 4;
     const NLMSG_ERROR: u16 = 2;

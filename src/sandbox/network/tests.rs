@@ -12,7 +12,7 @@ fn policy() -> Policy {
 
 fn outside() -> Outside {
     let address = ServiceAddress::Unix("/run/cache.sock".into());
-    Outside { services: [("cache".to_owned(), address)].into(), upstream: Upstream::default() }
+    Outside { services: [("cache".to_owned(), address)].into(), ..Outside::default() }
 }
 
 #[test]

@@ -8,8 +8,9 @@ use rustix::process::{Pid, Signal};
 use rustix::pty::OpenptFlags;
 
 use crate::sandbox::error::{Fault, Step as _};
+use crate::sandbox::init::await_ready;
 use crate::sandbox::sys;
-use crate::sandbox::wire::{self, FromInit, Seat, ToInit};
+use crate::sandbox::wire::{self, FromInit, Seat};
 
 /// The program's side of the run's terminal.
 pub(crate) struct Stand {
@@ -37,11 +38,7 @@ impl Stand {
         rustix::process::ioctl_tiocsctty(&side).step("take the terminal")?;
         wire::send_message(status, &FromInit::Terminal, &[control.as_fd()]).step("pass the terminal out")?;
         drop(control);
-        match wire::receive_message(status).step("wait for the terminal")? {
-            Some((ToInit::Ready, _)) => {}
-            // Nobody is left who could be told.
-            _ => sys::exit(125),
-        }
+        await_ready(status)?;
         for (number, _) in (0..).zip(seat.streams).filter(|(_, is)| *is) {
             let copy = rustix::io::fcntl_dupfd_cloexec(&side, 3).step(step)?;
             sys::place(copy, number).step(step)?;
