@@ -270,6 +270,9 @@ pub(super) struct Run {
     /// cgroup2
     #[arg(long, value_name = "LIMIT=BY", value_delimiter = ',')]
     pub(super) require: Vec<String>,
+    /// Whether it gets a terminal of its own where yours is its input, output or errors
+    #[arg(long, value_enum, value_name = "WHEN", default_value_t = RunTerminal::Auto)]
+    pub(super) terminal: RunTerminal,
     /// Tell what it may before, and what held it after
     #[arg(long)]
     pub(super) explain: bool,
@@ -290,6 +293,15 @@ pub(super) enum RunNetwork {
     None,
     /// The network of this machine, as it is
     Host,
+}
+
+/// Whether a run has a terminal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum RunTerminal {
+    /// Where you have one: keys, job control and sizes work as in a shell
+    Auto,
+    /// What is typed and shown is copied
+    Never,
 }
 
 /// How a registry is reached, and as whom.

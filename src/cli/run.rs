@@ -14,7 +14,7 @@ use std::process::ExitCode;
 
 use super::arguments::{Global, Run};
 use super::failure::Failure;
-use crate::sandbox::{self, ExecOptions, Policy, SandboxError};
+use crate::sandbox::{self, ExecOptions, Policy, SandboxError, Stdio};
 
 pub(super) fn run(global: &Global, options: &Run) -> Result<ExitCode, Failure> {
     // What is wrong with the options is told before anything is fetched.
@@ -53,6 +53,11 @@ fn policy(options: &Run, asked: options::Asked, root: &root::Root) -> Result<Pol
         if !asked.env.contains_key(name) {
             policy.env.insert(name.clone(), value.clone());
         }
+    }
+    if policy.stdio == Stdio::Terminal
+        && let Some(kind) = sandbox::terminal_kind()
+    {
+        policy.env.insert("TERM".to_owned(), kind);
     }
     policy.env.extend(asked.env);
     if options.cwd.is_none() {

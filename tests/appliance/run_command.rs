@@ -383,3 +383,24 @@ fn what_cannot_be_run_is_refused_with_a_code_and_a_hint() {
     );
     assert_eq!(place.run(&["--root-fs", &base, "--", "python3", "-c", ""]).status.code(), Some(0));
 }
+
+#[test]
+fn on_a_terminal_it_has_one_of_its_own() {
+    let place = Place::new(Account::Caller);
+    let seat = "import os; print([os.isatty(n) for n in range(3)], os.isatty(0) and os.ttyname(0), os.environ.get(\"TERM\"))";
+    // `script` gives the command a terminal, as a person has one.
+    let on_a_terminal = |option: &str| {
+        let line = format!(
+            "'{}' --root '{}' run --root-fs pantry/base {option} -- python3 -c '{seat}'",
+            place.account.program().display(),
+            place.root().display()
+        );
+        let mut command = Command::new("script");
+        command.args(["-qec", &line, "/dev/null"]).stdin(Stdio::null()).env("TERM", "of-the-callers");
+        said(&command.env("PANTRY_BUNDLE_LAYOUT", place.account.bundle()).output().unwrap())
+    };
+    let own = on_a_terminal("");
+    assert!(own.contains("[True, True, True] /dev/pts/0 of-the-callers"), "{own}");
+    let none = on_a_terminal("--terminal never");
+    assert!(none.contains("[False, False, False] False None"), "{none}");
+}

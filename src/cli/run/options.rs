@@ -5,7 +5,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use super::refused;
-use crate::cli::arguments::{Run, RunNetwork};
+use crate::cli::arguments::{Run, RunNetwork, RunTerminal};
 use crate::cli::failure::Failure;
 use crate::sandbox::{Enforcement, Grant, Limits, Network, Policy, Require, SeccompProfile, Stdio, Tmpfs};
 
@@ -24,7 +24,10 @@ pub(super) struct Asked {
 pub(super) fn parse(options: &Run) -> Result<Asked, Failure> {
     let mut policy = Policy::new(Vec::new(), Vec::new());
     policy.profile = SeccompProfile::Command;
-    policy.stdio = Stdio::Inherit;
+    policy.stdio = match options.terminal {
+        RunTerminal::Auto => Stdio::Terminal,
+        RunTerminal::Never => Stdio::Inherit,
+    };
     policy.limits = limits(options)?;
     policy.tmpfs.clear();
     for text in &options.tmpfs {
