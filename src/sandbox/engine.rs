@@ -346,8 +346,12 @@ pub fn exec_with(policy: &Policy, options: &ExecOptions) -> Result<ExecStatus, S
         Stdio::Terminal => Streams::inherited(MayHaveTerminal::Yes)?,
     };
     let mut mask = SigSet::empty();
+    // What the caller was told to ignore, as by `nohup`, is not for the program either.
+    let ignored = ignored_signals();
     for signal in FORWARDED {
-        mask.add(signal);
+        if ignored & (1 << (signal as u32 - 1)) == 0 {
+            mask.add(signal);
+        }
     }
     if streams.0.terminal.is_some() {
         for signal in JOB_CONTROL {
@@ -387,6 +391,13 @@ pub fn terminal_kind() -> Option<String> {
         return None;
     }
     std::env::var("TERM").ok().filter(|kind| kind.len() <= 64 && kind.bytes().all(plain))
+}
+
+/// The signals that this process ignores, a bit each from the lowest; none where that can't be read.
+fn ignored_signals() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
 }
 
 fn exit_code(end: End) -> i32 {

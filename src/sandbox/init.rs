@@ -49,6 +49,8 @@ struct Running {
     signals: SignalFd,
     program: Pid,
     stand: Option<Stand>,
+    /// When the wall clock has run out for long enough that the caller, who watches it, must be stopped.
+    deadline: Option<Instant>,
 }
 
 fn start(status: &OwnedFd, launch: &Launch, own_executable: OwnExecutable) -> Result<Running, Fault> {
@@ -90,7 +92,11 @@ fn start(status: &OwnedFd, launch: &Launch, own_executable: OwnExecutable) -> Re
     let started = Started { own_executable, root: world.root, session_keyring, landlock_abi };
     wire::send_message(status, &FromInit::Started(started), &outputs).step("tell the start")?;
     drop(world);
-    Ok(Running { watchdog, signals, program, stand })
+    let deadline = match launch.policy.limits.wall_ms {
+        0 => None,
+        wall_ms => Instant::now().checked_add(Duration::from_millis(wall_ms) + CALLERS_TURN),
+    };
+    Ok(Running { watchdog, signals, program, stand, deadline })
 }
 
 /// Makes the listeners of the run, or its network namespace ready to be plugged in, and passes them out; no copy stays
@@ -172,6 +178,9 @@ fn drop_capabilities() -> Result<(), Fault> {
     rustix::thread::set_no_new_privs(true).step("drop the init's capabilities")
 }
 
+/// How much longer than the wall clock the caller has.
+const CALLERS_TURN: Duration = Duration::from_millis(500);
+
 /// So many are reaped before the next look at everything else.
 const MOST_REAPED: u32 = 256;
 
@@ -198,10 +207,14 @@ impl Running {
                     Ok(None) => due = Instant::now() + dog.pause(),
                 }
             }
+            if self.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                Self::leave(status, watchdog.as_ref(), |sampled| FromInit::TimedOut { sampled });
+            }
+            let next = watchdog.as_ref().map(|_| due).into_iter().chain(self.deadline).min();
             let timeout = if unreaped {
                 Some(Duration::ZERO)
             } else {
-                watchdog.as_ref().map(|_| due.saturating_duration_since(Instant::now()))
+                next.map(|next| next.saturating_duration_since(Instant::now()))
             };
             let mut fds = [
                 PollFd::new(&self.signals, PollFlags::IN),

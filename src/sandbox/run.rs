@@ -97,7 +97,8 @@ pub(crate) fn run(
     attended.let_helper_go(around)?;
     attending?;
     attended.last_words(around.outside);
-    attended.streams.settle()?;
+    let by_force = attended.killed.is_some() || matches!(attended.said, Some((End::TimedOut, _)));
+    attended.streams.settle(by_force, around.signals)?;
     attended.conclude(around, limits, begun)
 }
 
@@ -331,7 +332,9 @@ impl Attended<'_> {
     fn let_helper_go(&mut self, around: &Surroundings<'_>) -> Result<(), SandboxError> {
         // Its pid is on the way, or the end of the socket: then it never was.
         while matches!(self.helper, Some(Helper::Awaited)) && self.control.is_some() {
-            self.hear_helper(around)?;
+            if self.hear_helper(around).is_err() {
+                break;
+            }
         }
         // Its end of file is the helper's order to end everything, should anything be left.
         self.control = None;
@@ -385,6 +388,7 @@ impl Attended<'_> {
                 };
                 self.said = Some((end, sampled));
             }
+            Ok(Some((FromInit::TimedOut { sampled }, _))) => self.said = Some((End::TimedOut, sampled)),
             Ok(Some((FromInit::Hit { limit, sampled }, _))) => {
                 self.said = Some((End::LimitHit(limit), sampled));
             }

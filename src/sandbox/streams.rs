@@ -1,10 +1,12 @@
 //! The standard streams of a run: pipes that are fed and drained, or the caller's own, most of them copied.
 
 mod copy;
+mod outlet;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use fs_err as fs;
+use nix::sys::signalfd::SignalFd;
 use rustix::event::PollFlags;
 use rustix::fs::{FileType, OFlags, major, minor};
 use rustix::io::Errno;
@@ -15,7 +17,9 @@ use super::policy::Limits;
 use super::ring::{Captured, Ring};
 use super::terminal::Terminal;
 
-pub(crate) use copy::Chunk;
+pub(crate) use copy::{Chunk, PATIENCE};
+pub(crate) use outlet::Outlet;
+
 use copy::Copy;
 
 /// What a program reads from its standard input.
@@ -60,7 +64,7 @@ pub(crate) enum MayHaveTerminal {
     No,
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Stream {
     In,
     Out,
@@ -136,7 +140,7 @@ impl Streams {
             Err(Errno::BADF) => return null(),
             other => other.doing(doing)?,
         };
-        if is_harmless(&own).doing(doing)? {
+        if is_harmless(&own, stream).doing(doing)? {
             return Ok(own);
         }
         let (read, write) = pipe_with(PipeFlags::CLOEXEC).doing("make a pipe")?;
@@ -148,7 +152,7 @@ impl Streams {
             }
             Stream::Out => {
                 unblocked(&read)?;
-                self.copies.push(Copy::out(read, own));
+                self.copies.push(Copy::out(read, Outlet::of(own.as_fd()).doing(doing)?));
                 write
             }
         })
@@ -171,13 +175,13 @@ impl Streams {
     ///
     /// # Errors
     /// When what it printed could not be written, and it does not know.
-    pub(crate) fn settle(&mut self) -> Result<(), SandboxError> {
+    pub(crate) fn settle(&mut self, by_force: bool, signals: Option<&SignalFd>) -> Result<(), SandboxError> {
         if let Some(terminal) = &mut self.terminal {
             terminal.leave();
         }
         for copy in &mut self.copies {
             if copy.is_out() {
-                copy.finish();
+                copy.finish(by_force, signals);
             }
             copy.put_back();
         }
@@ -260,12 +264,15 @@ fn unblocked(fd: &OwnedFd) -> Result<(), SandboxError> {
     rustix::fs::fcntl_setfl(fd, flags | OFlags::NONBLOCK).doing("set up a pipe")
 }
 
-/// A pipe, or one of the devices that every jail has: there is nothing about them that the program could not do to a
-/// copy too.
-fn is_harmless(fd: &OwnedFd) -> Result<bool, Errno> {
+/// A pipe, or one of the devices that every jail has.
+///
+/// Who has one end of a pipe, and is its owner, can open the other by `/proc`. Only without root is a program the caller
+/// outside; what others print into the same pipe is not for it to read then. Its input is left to it: nobody could tell
+/// what it has not read from what the next reader is to have.
+fn is_harmless(fd: &OwnedFd, stream: Stream) -> Result<bool, Errno> {
     let found = rustix::fs::fstat(fd)?;
     Ok(match FileType::from_raw_mode(found.st_mode) {
-        FileType::Fifo => true,
+        FileType::Fifo => stream == Stream::In || rustix::process::geteuid().is_root(),
         FileType::CharacterDevice => {
             major(found.st_rdev) == 1 && matches!(minor(found.st_rdev), 3 | 5 | 7 | 8 | 9)
         }

@@ -16,16 +16,17 @@
 mod inside;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::{SigSet, SigmaskHow};
 use rustix::event::PollFlags;
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::OFlags;
 use rustix::io::Errno;
 use rustix::process::Signal;
 use rustix::termios::{OptionalActions, QueueSelector, Termios};
 
 use super::error::{Doing as _, SandboxError};
-use super::streams::Chunk;
+use super::streams::{self, Chunk, Outlet};
 use super::wire::Seat;
 
 pub(crate) use inside::Stand;
@@ -43,12 +44,12 @@ pub(crate) enum Side {
 pub(crate) struct Terminal {
     /// The caller's, to read from and to set.
     own: OwnedFd,
-    /// The same to write to, where possible without waiting.
-    screen: OwnedFd,
+    /// The same to write to, without waiting.
+    screen: Outlet,
     /// Its modes as they were found.
     modes: Termios,
     seat: Seat,
-    theirs: Option<OwnedFd>,
+    theirs: Option<Outlet>,
     /// Whether the modes are set to raw, and keys are passed on.
     taken: bool,
     /// Whether the caller's terminal is there no more.
@@ -70,10 +71,7 @@ impl Terminal {
         let modes = rustix::termios::tcgetattr(own).doing(doing)?;
         let mut terminal = Self {
             own: copy(own)?,
-            screen: match unwaiting(screen) {
-                Some(screen) => screen,
-                None => copy(screen)?,
-            },
+            screen: Outlet::of(screen).doing(doing)?,
             modes,
             seat: Seat { streams: are, foreground: false },
             theirs: None,
@@ -97,7 +95,7 @@ impl Terminal {
         let flags = rustix::fs::fcntl_getfl(&theirs).doing(doing)?;
         rustix::fs::fcntl_setfl(&theirs, flags | OFlags::NONBLOCK).doing(doing)?;
         rustix::termios::tcsetattr(&theirs, OptionalActions::Now, &self.modes).doing(doing)?;
-        self.theirs = Some(theirs);
+        self.theirs = Some(Outlet::ours(theirs));
         self.resize();
         if self.seat.foreground {
             self.take();
@@ -134,8 +132,8 @@ impl Terminal {
                         Ok(true) | Err(Errno::AGAIN) => {}
                         // Somebody else was put in the foreground: what is typed is theirs.
                         Err(Errno::IO) if !self.is_ours() => self.taken = false,
-                        // The end, or a terminal that is gone.
-                        Ok(false) | Err(_) => self.hung_up = true,
+                        // The end, or a terminal that is gone: then the run's is gone for the program.
+                        Ok(false) | Err(_) => self.hang_up(),
                     }
                 }
                 self.show();
@@ -172,25 +170,27 @@ impl Terminal {
         }
         match self.shown.drain(&self.screen) {
             Ok(()) | Err(Errno::AGAIN) => {}
-            Err(_) => {
-                // Nobody sees it; the program must not wait for that.
-                self.hung_up = true;
-                self.shown = Chunk::default();
-            }
+            // Nobody sees it; the program must not wait for that.
+            Err(_) => self.hang_up(),
         }
     }
 
     /// Shows all that is there once the program is stopped or gone, and gives the terminal back.
     pub(crate) fn leave(&mut self) {
-        loop {
+        let (begun, mut shown) = (Instant::now(), 0);
+        while shown < MOST_SHOWN && begun.elapsed() < PATIENCE {
             if self.shown.is_empty() {
                 self.listen();
+                shown += self.shown.len();
                 if self.shown.is_empty() {
                     break;
                 }
             } else {
                 let mut fds = [rustix::event::PollFd::new(&self.screen, PollFlags::OUT)];
-                if !matches!(rustix::event::poll(&mut fds, Some(&PATIENCE)), Ok(1..) | Err(Errno::INTR)) {
+                if !matches!(
+                    rustix::event::poll(&mut fds, Some(&streams::PATIENCE)),
+                    Ok(1..) | Err(Errno::INTR)
+                ) {
                     // A screen that takes nothing for so long shows nothing any more.
                     break;
                 }
@@ -200,10 +200,18 @@ impl Terminal {
         self.give_back();
     }
 
+    /// Takes the run's terminal away, as when a line is cut.
+    pub(crate) fn hang_up(&mut self) {
+        self.hung_up = true;
+        self.theirs = None;
+        (self.keys, self.shown) = (Chunk::default(), Chunk::default());
+    }
+
     /// Whether the caller is in the foreground of his terminal, or there is no job control at all.
     pub(crate) fn is_ours(&self) -> bool {
-        match rustix::termios::tcgetpgrp(&self.own) {
-            Ok(group) => group == rustix::process::getpgrp(),
+        // Groups of which this pid namespace knows nothing are 0 here, which may be ours.
+        match nix::unistd::tcgetpgrp(&self.own) {
+            Ok(group) => group == nix::unistd::getpgrp(),
             Err(_) => true,
         }
     }
@@ -249,21 +257,22 @@ impl Drop for Terminal {
     }
 }
 
-/// How long a screen may take nothing.
-const PATIENCE: rustix::event::Timespec = rustix::event::Timespec { tv_sec: 5, tv_nsec: 0 };
-
-/// The terminal opened once more, so that not waiting for it is no affair of whoever else has it open.
-fn unwaiting(terminal: BorrowedFd<'_>) -> Option<OwnedFd> {
-    use std::os::fd::AsRawFd as _;
-    let path = format!("/proc/self/fd/{}", terminal.as_raw_fd());
-    let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-    rustix::fs::open(path, flags, Mode::empty()).ok()
-}
+/// How long showing them may take.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Most bytes that are shown of a program that was stopped before the caller stops likewise: others beside it may go on
+/// printing for ever.
+const MOST_SHOWN: usize = 256 * 1024;
 
 fn is_readable(fd: &OwnedFd) -> bool {
     let mut fds = [rustix::event::PollFd::new(fd, PollFlags::IN)];
     let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
     matches!(rustix::event::poll(&mut fds, Some(&now)), Ok(1..))
+}
+
+/// Whether nobody is left who could continue the caller's process group: then it can't be stopped either.
+pub(crate) fn is_orphaned() -> bool {
+    let session = |pid| nix::unistd::getsid(pid).ok();
+    session(Some(nix::unistd::getppid())) != session(None)
 }
 
 /// Stops the caller's process group as this signal stops, and comes back when it is continued.

@@ -111,6 +111,10 @@ pub(crate) enum FromInit {
         signaled: Option<i32>,
         sampled: Sampled,
     },
+    /// The wall clock ran out, and the caller, who is stopped perhaps, has not ended the run.
+    TimedOut {
+        sampled: Sampled,
+    },
     /// The watchdog ends the run.
     Hit {
         limit: Limit,

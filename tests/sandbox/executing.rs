@@ -30,13 +30,17 @@ fn executing(bench: &Bench, arguments: &[&str]) -> Command {
 pub fn with_streams(bench: &Bench, stdio: pantry::sandbox::Stdio, arguments: &[&str]) -> Command {
     let mut policy = bench.policy(arguments).profile(pantry::sandbox::SeccompProfile::Command).stdio(stdio);
     policy.limits = pantry::sandbox::Limits::command();
+    with_policy(bench, &policy)
+}
+
+pub fn with_policy(bench: &Bench, policy: &Policy) -> Command {
     // Signals are blocked before the harness starts its threads, as a process with one thread would have them.
     let mut command = Command::new("env");
     command
         .arg("--block-signal=HUP,INT,QUIT,USR1,USR2,ALRM,TERM,WINCH,TSTP,CONT,TTIN,TTOU")
         .arg(std::env::current_exe().unwrap())
         .args(["--exact", "executing::the_executing_process", "--nocapture", "-q"])
-        .env(POLICY, serde_json::to_string(&policy).unwrap())
+        .env(POLICY, serde_json::to_string(policy).unwrap())
         .env(HELPER, &bench.helper);
     command
 }

@@ -7,12 +7,12 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use fs_err as fs;
-use pantry::sandbox::Stdio as Streams;
+use pantry::sandbox::{Limits, SeccompProfile, Stdio as Streams};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::termios::Winsize;
 
 use crate::bench::{Bench, case};
-use crate::executing::with_streams;
+use crate::executing::{with_policy, with_streams};
 
 /// A terminal with a process in front of it.
 struct Screen {
@@ -286,5 +286,79 @@ case! {
         let printed = fs::read_to_string(&path).unwrap();
         assert_eq!(printed.lines().filter(|line| line.starts_with("line ")).count(), 20_000);
         assert!(printed.ends_with("line 19999\n"));
+    }
+}
+
+/// Waits until the program is gone, whoever is still there.
+fn wait_for_the_end(bench: &Bench) {
+    let runs = || {
+        let lines =
+            fs::read_dir("/proc").unwrap().flatten().map(|entry| fs::read(entry.path().join("cmdline")));
+        lines.flatten().any(|line| line.starts_with(bench.probe.as_bytes()))
+    };
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while runs() {
+        assert!(Instant::now() < deadline, "it runs on");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// A command that may take this long.
+fn timed(bench: &Bench, arguments: &[&str], wall_ms: u64) -> Command {
+    let mut policy = bench.policy(arguments).profile(SeccompProfile::Command).stdio(Streams::Terminal);
+    policy.limits = Limits { wall_ms, ..Limits::command() };
+    with_policy(bench, &policy)
+}
+
+case! {
+    fn a_program_that_stops_itself_stops_no_clock(bench: &Bench) {
+        let mut screen = Screen::with(&timed(bench, &["converse"], 2000));
+        screen.wait("ready\n");
+        screen.type_("stop\n");
+        screen.wait("stopping\n");
+        // The caller is stopped likewise, as nobody continues it here; the program goes all the same.
+        wait_for_the_end(bench);
+        let leader = rustix::process::Pid::from_child(&screen.child);
+        rustix::process::kill_process_group(leader, rustix::process::Signal::CONT).unwrap();
+        assert_eq!(screen.child.wait().unwrap().code(), Some(124));
+    }
+}
+
+case! {
+    fn a_reader_that_reads_nothing_stops_no_clock(bench: &Bench) {
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+        let mut child = timed(bench, &["flood"], 1000)
+            .stdin(Stdio::null())
+            .stdout(Stdio::from(OwnedFd::from(theirs)))
+            .spawn()
+            .unwrap();
+        assert_eq!(child.wait().unwrap().code(), Some(124));
+        drop(ours);
+    }
+}
+
+case! {
+    fn without_root_a_pipe_that_others_print_into_is_not_inside(bench: &Bench) {
+        let (mut read, write) = std::io::pipe().unwrap();
+        let own = rustix::fs::fstat(&write).unwrap().st_ino;
+        let status = talking(bench, &["inode"]).stdin(Stdio::null()).stdout(write).status().unwrap();
+        assert!(status.success());
+        let mut said = String::new();
+        read.read_to_string(&mut said).unwrap();
+        // As root the program's id owns no pipe of the caller's.
+        assert_eq!(said.contains(&format!("inode {own}\n")), crate::bench::is_root(), "{said}");
+        assert!(said.contains("inode "), "{said}");
+    }
+}
+
+case! {
+    fn a_job_that_nobody_can_continue_does_not_ask_for_ever(bench: &Bench) {
+        let mut screen = Screen::shell(&talking(bench, &["ask-terminal"]));
+        screen.type_("sh -c \"$RUN &\"; echo begun-$((40 + 2))\n");
+        screen.wait("begun-42\n");
+        screen.wait("secret? ");
+        wait_for_the_end(bench);
+        screen.type_("\n");
+        screen.leave();
     }
 }

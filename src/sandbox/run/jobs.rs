@@ -34,6 +34,11 @@ impl Attended<'_> {
             terminal.take();
             return self.tell_init(ToInit::Resume { foreground: true });
         }
+        if asks && terminal::is_orphaned() {
+            // It would ask for ever; going on, it finds that nothing is left to be read.
+            terminal.hang_up();
+            return self.tell_init(ToInit::Resume { foreground: false });
+        }
         let took = terminal.is_taken();
         terminal.leave();
         terminal::stop_like(signal);

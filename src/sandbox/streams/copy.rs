@@ -5,9 +5,13 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::event::{PollFd, PollFlags, poll};
+use nix::libc;
+use nix::sys::signalfd::SignalFd;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{FileType, SeekFrom};
 use rustix::io::Errno;
+
+use super::outlet::Outlet;
 
 /// Bytes on their way from one descriptor to another.
 #[derive(Default)]
@@ -38,17 +42,29 @@ impl Chunk {
     }
 
     /// Writes once what is there.
-    pub(crate) fn drain(&mut self, to: impl AsFd) -> Result<(), Errno> {
-        let written = rustix::io::retry_on_intr(|| rustix::io::write(&to, &self.bytes[self.written..]))?;
-        self.written += written;
+    pub(crate) fn drain(&mut self, to: &Outlet) -> Result<(), Errno> {
+        self.written += to.write(&self.bytes[self.written..])?;
         Ok(())
     }
+}
+
+/// How long a reader may take nothing.
+pub(crate) const PATIENCE: Timespec = Timespec { tv_sec: 5, tv_nsec: 0 };
+
+/// Whether one of the signals that came ends a process.
+fn ends(signals: &SignalFd) -> bool {
+    let mut ends = false;
+    while let Ok(Some(signal)) = signals.read_signal() {
+        let number = i32::try_from(signal.ssi_signo).unwrap_or(0);
+        ends |= matches!(number, libc::SIGINT | libc::SIGTERM | libc::SIGHUP | libc::SIGQUIT);
+    }
+    ends
 }
 
 /// Copies until one side ends.
 pub(crate) struct Copy {
     from: Option<OwnedFd>,
-    to: Option<OwnedFd>,
+    to: Option<Outlet>,
     chunk: Chunk,
     /// Of a file of the caller's, whose position others may share: where the program reads it from, and how much was
     /// copied.
@@ -59,7 +75,7 @@ pub(crate) struct Copy {
 
 impl Copy {
     /// What the program prints, to the caller's stream.
-    pub(crate) fn out(from: OwnedFd, to: OwnedFd) -> Self {
+    pub(crate) fn out(from: OwnedFd, to: Outlet) -> Self {
         Self {
             from: Some(from),
             to: Some(to),
@@ -77,7 +93,7 @@ impl Copy {
             FileType::RegularFile => Some((rustix::io::fcntl_dupfd_cloexec(read, 3)?, 0)),
             _ => None,
         };
-        Ok(Self { shared, out: false, ..Self::out(from, to) })
+        Ok(Self { shared, out: false, ..Self::out(from, Outlet::ours(to)) })
     }
 
     /// What to wait for before the next step.
@@ -118,14 +134,27 @@ impl Copy {
         }
     }
 
-    /// Copies what the program has printed to the end.
-    pub(crate) fn finish(&mut self) {
+    /// Copies what the program has printed to the end, however slowly it is read, unless a signal tells the caller to end
+    /// too. A reader who takes nothing of a run that was ended by force is not waited for.
+    pub(crate) fn finish(&mut self, by_force: bool, signals: Option<&SignalFd>) {
+        let patience = by_force.then_some(PATIENCE);
         while let Some((fd, flags)) = self.waits_for() {
-            let mut fds = [PollFd::from_borrowed_fd(fd, flags)];
-            if matches!(poll(&mut fds, None), Err(errno) if errno != Errno::INTR) {
-                return;
+            let told = signals.map_or(fd, AsFd::as_fd);
+            let heeded = if signals.is_some() { PollFlags::IN } else { PollFlags::empty() };
+            let mut fds = [PollFd::from_borrowed_fd(fd, flags), PollFd::from_borrowed_fd(told, heeded)];
+            match poll(&mut fds, patience.as_ref()) {
+                Err(Errno::INTR) => continue,
+                Ok(1..) => {}
+                // Nothing is taken any more.
+                Ok(0) | Err(_) => return self.close(),
             }
-            self.step();
+            let [ready, told] = fds.map(|fd| !fd.revents().is_empty());
+            if told && signals.is_some_and(ends) {
+                return self.close();
+            }
+            if ready {
+                self.step();
+            }
         }
     }
 
@@ -189,15 +218,15 @@ mod tests {
         let (read, write) = pipe();
         rustix::io::write(&write, b"lost").unwrap();
         drop(write);
-        let mut copy = Copy::out(read, full.into());
-        copy.finish();
+        let mut copy = Copy::out(read, Outlet::of(full.as_fd()).unwrap());
+        copy.finish(false, None);
         assert_eq!(copy.failed(), Some(Errno::NOSPC));
 
         let ((read, write), (gone, to)) = (pipe(), pipe());
         drop(gone);
         rustix::io::write(&write, b"unread").unwrap();
-        let mut copy = Copy::out(read, to);
-        copy.finish();
+        let mut copy = Copy::out(read, Outlet::ours(to));
+        copy.finish(false, None);
         assert_eq!(copy.failed(), None);
         // The program is told likewise.
         assert_eq!(rustix::io::write(&write, b"more"), Err(Errno::PIPE));
