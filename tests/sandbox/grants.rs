@@ -182,3 +182,18 @@ case! {
         assert!("SYS_ADMIN".parse::<Grant>().is_err_and(|error| error.to_string().contains("never granted")));
     }
 }
+
+case! {
+    fn locked_securebits_stay_as_they_are_also_for_who_may_set_them(bench: &Bench) {
+        let set = |bits: &str| {
+            let prctl = libc::SYS_prctl.to_string();
+            let arguments = ["syscall", &prctl, &libc::PR_SET_SECUREBITS.to_string(), bits];
+            told(bench, &arguments, "SETPCAP").1
+        };
+        // The control: all but KEEP_CAPS itself are set and locked, and may be set to what they are.
+        assert_eq!(set("0xef"), "ok");
+        for bits in ["0", "0xee", "0xed", "0xaf", "0x6f"] {
+            assert_eq!(set(bits), "errno 1", "{bits}");
+        }
+    }
+}
