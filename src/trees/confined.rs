@@ -5,11 +5,15 @@ use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
+use serde::de::DeserializeOwned;
+
 use crate::names::{Digest, Sha256Stream};
-use crate::sandbox::{Cancel, DataMount, End, Input, Limits, Policy, Sandbox, SeccompProfile, StdinBytes};
+use crate::sandbox::{
+    Cancel, Captured, DataMount, End, Input, Limits, Policy, Sandbox, SeccompProfile, StdinBytes,
+};
 
 use super::error::{Refusal, RefusalCode, TreeError};
-use super::extract::{ArchiveKind, Extracted, Order, SourceCaps, extract};
+use super::extract::{ArchiveKind, Extracted, MARKS_BYTES, Order, SourceCaps, extract};
 
 /// The argument by which this program knows that it is the extractor.
 const VERB: &str = "__extract";
@@ -128,15 +132,22 @@ fn in_jail(sandbox: &Sandbox, archive: File, into: &Path, order: &Order) -> Resu
     }
     let outcome = sandbox.run(&policy, StdinBytes::File(archive), &Cancel::new()?)?;
     let ended = |end: String| TreeError::Ended { end, stderr: last_words(&outcome.stderr.text()) };
-    let unreadable = |error: serde_json::Error| ended(format!("its report can't be read: {error}"));
     match outcome.end {
-        End::Exited(0) => serde_json::from_slice(&outcome.stdout.bytes).map_err(unreadable),
-        End::Exited(REFUSED) => {
-            Err(refused(serde_json::from_slice::<Refusal>(&outcome.stdout.bytes).map_err(unreadable)?))
-        }
+        End::Exited(0) => report(&outcome.stdout).map_err(ended),
+        End::Exited(REFUSED) => Err(refused(report::<Refusal>(&outcome.stdout).map_err(ended)?)),
         End::TimedOut => Err(TreeError::TimedOut { seconds: policy.limits.wall_ms / 1000 }),
         other => Err(ended(format!("{other:?}"))),
     }
+}
+
+/// What the extractor reports; otherwise why it can't be taken.
+///
+/// A report without its middle may well be one of fewer deletions, so that it is refused before it is read.
+fn report<T: DeserializeOwned>(stdout: &Captured) -> Result<T, String> {
+    if stdout.dropped > 0 {
+        return Err(format!("its report is too long, and {} bytes of it were dropped", stdout.dropped));
+    }
+    serde_json::from_slice(&stdout.bytes).map_err(|error| format!("its report can't be read: {error}"))
 }
 
 /// As root, an id that owns nothing but the directory that the extractor fills; without root there is one id only.
@@ -179,8 +190,13 @@ fn limits(order: &Order) -> Limits {
     limits.wall_ms = wall_ms;
     limits.open_files = 64;
     limits.file_size_bytes = order.caps.bytes.max(MIB);
-    limits.output_bytes = MIB / 4;
-    limits.output_total_bytes = MIB;
+    limits.output_bytes = match order.kind {
+        // With every deletion that a layer may have: in JSON a name has at most twice its bytes, quotes and commas come
+        // on top.
+        ArchiveKind::Foreign => 2 * MARKS_BYTES as u64 + 8 * MIB,
+        ArchiveKind::Layer | ArchiveKind::Source => MIB / 4,
+    };
+    limits.output_total_bytes = limits.output_bytes + MIB;
     limits
 }
 
@@ -225,8 +241,28 @@ pub fn extract_entry() {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_report_without_its_middle_is_refused_though_it_can_be_read() {
+        let removed: Vec<String> = (0..4).map(|n| format!("d/{n}")).collect();
+        let whole = serde_json::to_vec(&removed).unwrap();
+        // Cut between two names, as chance has it: both ends together are a list again.
+        let cut = [&whole[..7], &whole[13..]].concat();
+        assert!(serde_json::from_slice::<Vec<String>>(&cut).is_ok_and(|read| read.len() < removed.len()));
+        let stdout = Captured { bytes: cut, dropped: 6, dropped_at: 7 };
+        assert!(report::<Vec<String>>(&stdout).is_err_and(|why| why.contains("6 bytes of it were dropped")));
+        let stdout = Captured { bytes: whole, ..Captured::default() };
+        assert_eq!(report::<Vec<String>>(&stdout), Ok(removed));
+    }
+
+    #[test]
+    fn the_report_of_every_deletion_fits() {
+        let room = limits(&Order::foreign()).output_bytes;
+        assert!(room > 2 * MARKS_BYTES as u64 + 3 * 100_000 && room <= 64 * MIB);
+    }
 
     #[test]
     fn the_outside_id_is_one_that_exists() {

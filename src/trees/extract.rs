@@ -17,6 +17,11 @@ use super::links::{Target, leaves_root};
 use super::listing::{Figures, Listed, Listing};
 use super::path::EntryPath;
 
+/// So much may a foreign layer remove: deletion marks, and bytes of the names that they remove. The whole list goes
+/// into the report, which has to fit into what is kept of the extractor's output.
+const MOST_MARKS: usize = 100_000;
+pub(crate) const MARKS_BYTES: usize = 16 << 20;
+
 /// How much an archive from outside may hold.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -101,6 +106,7 @@ pub(crate) fn extract<R: Read>(archive: R, into: OwnedFd, order: &Order) -> Resu
         seen: HashMap::new(),
         listing: Listing::default(),
         removed: Vec::new(),
+        removed_bytes: 0,
         bytes: 0,
         buffer: vec![0; 256 * 1024],
     };
@@ -132,6 +138,7 @@ struct Unpacking<'a> {
     seen: HashMap<String, Seen>,
     listing: Listing,
     removed: Vec<String>,
+    removed_bytes: usize,
     bytes: u64,
     buffer: Vec<u8>,
 }
@@ -236,8 +243,14 @@ impl Unpacking<'_> {
             _ if path.parent().is_empty() => name.to_owned(),
             _ => format!("{}/{name}", path.parent()),
         };
-        if self.removed.len() as u64 >= self.order.caps.entries {
-            return Err(Refusal::too_large("the archive has too many deletion marks"));
+        self.removed_bytes += removed.len();
+        let entries = usize::try_from(self.order.caps.entries).unwrap_or(usize::MAX);
+        if self.removed.len() >= MOST_MARKS.min(entries) || self.removed_bytes > MARKS_BYTES {
+            let message = format!(
+                "the archive has too many deletion marks: a layer may have {MOST_MARKS}, with {} MiB of names",
+                MARKS_BYTES >> 20
+            );
+            return Err(Refusal::too_large(message));
         }
         self.removed.push(removed);
         Ok(())

@@ -47,12 +47,6 @@ print(os.path.exists('/srv/old'), oct(os.stat('/srv/marked').st_mode & 0o7777))
 
 /// An image of three layers: what Pantry carries, files, and a layer that removes and replaces some of them.
 fn image(layout: &Path) -> Value {
-    let bundle = bundle();
-    let index: Value = serde_json::from_slice(&std::fs::read(bundle.join("index.json")).unwrap()).unwrap();
-    let manifest: Value = serde_json::from_slice(&blob(&bundle, &index["manifests"][0])).unwrap();
-    let config: Value = serde_json::from_slice(&blob(&bundle, &manifest["config"])).unwrap();
-    let base =
-        keep(layout, &blob(&bundle, &manifest["layers"][0]), "application/vnd.oci.image.layer.v1.tar+gzip");
     let files = layer(&[
         ("srv/main.py", 0o644, MAIN),
         ("srv/old", 0o644, "old"),
@@ -64,9 +58,20 @@ fn image(layout: &Path) -> Value {
         ("opt/data/.wh..wh..opq", 0o644, ""),
         ("opt/data/two", 0o644, "2"),
     ]);
+    on_the_base(layout, &files, &changes)
+}
+
+/// An image of what Pantry carries and two layers on it.
+fn on_the_base(layout: &Path, lower: &[u8], upper: &[u8]) -> Value {
+    let bundle = bundle();
+    let index: Value = serde_json::from_slice(&std::fs::read(bundle.join("index.json")).unwrap()).unwrap();
+    let manifest: Value = serde_json::from_slice(&blob(&bundle, &index["manifests"][0])).unwrap();
+    let config: Value = serde_json::from_slice(&blob(&bundle, &manifest["config"])).unwrap();
+    let base =
+        keep(layout, &blob(&bundle, &manifest["layers"][0]), "application/vnd.oci.image.layer.v1.tar+gzip");
     let kind = "application/vnd.oci.image.layer.v1.tar";
-    let layers = [base, keep(layout, &files, kind), keep(layout, &changes, kind)];
-    let diff_ids = [config["rootfs"]["diff_ids"][0].clone(), digest(&files).into(), digest(&changes).into()];
+    let layers = [base, keep(layout, lower, kind), keep(layout, upper, kind)];
+    let diff_ids = [config["rootfs"]["diff_ids"][0].clone(), digest(lower).into(), digest(upper).into()];
     finish(layout, &layers, &diff_ids)
 }
 
@@ -113,6 +118,23 @@ fn an_image_in_files_runs_as_it_says_and_is_unpacked_once() {
     let own = place.run(&[&own[..], &["python3", "/srv/main.py"]].concat());
     assert_eq!(said(&own), "ahoy / [] ['two']\nFalse 0o755");
     assert_eq!(kept(&place), 1);
+}
+
+#[test]
+fn an_image_that_deletes_much_brings_nothing_back() {
+    let place = Place::empty();
+    let layout = place.path().join("layout");
+    // Their names together are longer than what is kept of a program's output otherwise.
+    let names: Vec<String> = (0..4000).map(|number| format!("{}{number:04}", "n".repeat(80))).collect();
+    let files: Vec<String> = names.iter().map(|name| format!("srv/many/{name}")).collect();
+    let marks: Vec<String> = names.iter().map(|name| format!("srv/many/.wh.{name}")).collect();
+    let program = "import os; print(os.listdir('/srv/many'))";
+    let mut lower: Vec<_> = files.iter().map(|name| (name.as_str(), 0o644, "x")).collect();
+    lower.push(("srv/many/kept", 0o644, "x"));
+    let upper: Vec<_> = marks.iter().map(|name| (name.as_str(), 0o644, "")).collect();
+    on_the_base(&layout, &layer(&lower), &layer(&upper));
+    let run = place.run(&["--root-fs", text(&layout), "--", "python3", "-c", program]);
+    assert_eq!(said(&run), "['kept']");
 }
 
 #[test]

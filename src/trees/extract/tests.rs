@@ -222,3 +222,21 @@ fn what_is_too_much_is_refused_early() {
         assert_nothing_outside(&outer, case);
     }
 }
+
+#[test]
+fn a_foreign_layer_may_delete_much_and_not_without_end() {
+    let marks = |count: usize| (0..count).fold(Tar::new(), |tar, n| tar.file(&format!("d/.wh.{n}"), b""));
+    let (_outer, result) = unpack(&marks(MOST_MARKS).end(), &Order::foreign());
+    assert_eq!(result.unwrap().removed.len(), MOST_MARKS);
+    let deep = "d".repeat(250) + "/";
+    let long = (0..MARKS_BYTES / 3700).fold(Tar::new(), |tar, n| {
+        let name = format!("{}.wh.{n}\0", deep.repeat(15));
+        tar.raw(b"././@LongLink", b'L', 0o644, name.len() as u64, b"", name.as_bytes()).file("a", b"")
+    });
+    for (case, tar) in [("marks", marks(MOST_MARKS + 1)), ("names", long)] {
+        let (_outer, result) = unpack(&tar.end(), &Order::foreign());
+        let refusal = result.expect_err(case);
+        assert_eq!(refusal.code, RefusalCode::SourceTooLarge, "{case}");
+        assert!(refusal.message.contains("too many deletion marks"), "{case}: {refusal:?}");
+    }
+}
