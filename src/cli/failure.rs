@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use serde_json::json;
 
 use super::arguments::Format;
+use super::output::safe;
 
 /// What lies at the bottom of an error.
 pub(super) fn cause(error: &dyn std::error::Error) -> &dyn std::error::Error {
@@ -99,10 +100,17 @@ impl Failure {
             return;
         }
         // Where nobody can read it, the exit code tells.
-        let _ = writeln!(std::io::stderr(), "error: {} [{}]", self.message, self.code);
+        let _ = write!(std::io::stderr(), "{}", self.for_people());
+    }
+
+    /// Its lines. Messages may repeat what others wrote (names in archives, answers of registries), and the terminal is
+    /// not theirs; even the code of a failure may be such an answer.
+    fn for_people(&self) -> String {
+        let mut lines = format!("error: {} [{}]\n", safe(&self.message), safe(&self.code));
         if let Some(hint) = &self.hint {
-            let _ = writeln!(std::io::stderr(), "hint: {hint}");
+            lines.push_str(&format!("hint: {}\n", safe(hint)));
         }
+        lines
     }
 
     /// The process's exit code.
@@ -114,5 +122,22 @@ impl Failure {
 impl From<std::io::Error> for Failure {
     fn from(error: std::io::Error) -> Self {
         Self::local("io_error", error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_others_wrote_does_not_reach_the_terminal_raw() {
+        let failure =
+            Failure::local("odd\u{1b}code", "no \u{1b}[2Jname\0 here,\r\u{7f}\u{9b}1m\nsecond line")
+                .with_hint(Some("ask \u{1b}]0;title\u{7} again".to_owned()));
+        let lines = failure.for_people();
+        assert!(!lines.chars().any(|c| c.is_control() && c != '\n'), "{lines:?}");
+        assert!(lines.starts_with("error: no \\u{1b}[2Jname\\u{0} here,"), "{lines:?}");
+        assert!(lines.contains("\nhint: ask \\u{1b}]0;title\\u{7} again\n"), "{lines:?}");
+        assert_eq!(Failure::local("a_code", "plain").for_people(), "error: plain [a_code]\n");
     }
 }
