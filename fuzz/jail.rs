@@ -30,6 +30,7 @@ pub fn policies(input: &[u8]) {
     assert!(policy.limits.wall_ms > 0 || policy.profile == SeccompProfile::Command);
     assert!(policy.limits.memory_bytes > 0 && policy.limits.processes > 0 && policy.limits.open_files > 0);
     assert!(policy.identity.host_base != Some(0) && policy.identity.uid != u32::MAX);
+    assert!(policy.identity.host_group != Some(0));
     let mut places: Vec<&Path> = policy.inputs.iter().map(|input| input.at.as_path()).collect();
     places.extend(policy.tmpfs.iter().map(|tmpfs| tmpfs.at.as_path()));
     places.extend(policy.data.iter().map(|data| data.at.as_path()));

@@ -6,6 +6,7 @@
 mod explain;
 mod fetch;
 mod kept;
+mod mounts;
 mod options;
 mod program;
 mod root;

@@ -183,7 +183,8 @@ impl Launch {
         policy.env.clone_from(&self.env);
         policy.cwd = PathBuf::from(&self.cwd);
         policy.hostname = self.pack.name.to_string().replace('_', "-");
-        policy.identity = Identity { uid: self.identity.uid, gid: self.identity.gid, host_base: None };
+        policy.identity =
+            Identity { uid: self.identity.uid, gid: self.identity.gid, host_base: None, host_group: None };
         let mut limits = Limits::command();
         limits.memory_bytes = self.limits.memory_bytes;
         limits.processes = self.limits.processes;

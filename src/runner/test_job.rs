@@ -94,7 +94,7 @@ impl TestJob<'_> {
         let mut policy = Policy::new(self.root.clone(), test.argv.clone());
         policy.env.clone_from(&self.env);
         policy.cwd = PathBuf::from(APP_DIR);
-        policy.identity = Identity { uid: ID, gid: ID, host_base: None };
+        policy.identity = Identity { uid: ID, gid: ID, host_base: None, host_group: None };
         policy.network = Network::None;
         policy.tmpfs = vec![tmpfs("/tmp", 64, 16_384), tmpfs("/output", 16, 4096)];
         policy.limits = self.limits.clone();

@@ -27,12 +27,24 @@ pub(crate) fn outside_ids(identity: Identity, turn: u64) -> OutsideIds {
     if uid != 0 {
         return own;
     }
-    let map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
-    let offset = u32::try_from(turn % u64::from(FREE_IDS_COUNT)).unwrap_or(0);
-    match identity.host_base.or_else(|| free_id(&map, offset)) {
-        Some(id) => OutsideIds { as_root: true, uid: id, gid: id },
+    match identity.host_base.or_else(|| free_id_of("/proc/self/uid_map", turn)) {
+        Some(id) => OutsideIds { as_root: true, uid: id, gid: identity.host_group.unwrap_or(id) },
         None => own,
     }
+}
+
+/// The outside group of the `turn`-th run where none is named; none without root, or with but a few ids.
+pub(crate) fn free_group(turn: u64) -> Option<u32> {
+    if !rustix::process::geteuid().is_root() {
+        return None;
+    }
+    free_id_of("/proc/self/gid_map", turn)
+}
+
+/// The id of the `turn`-th run by the map of the user namespace.
+fn free_id_of(map: &str, turn: u64) -> Option<u32> {
+    let map = fs::read_to_string(map).unwrap_or_default();
+    free_id(&map, u32::try_from(turn % u64::from(FREE_IDS_COUNT)).unwrap_or(0))
 }
 
 /// An id that exists in this user namespace and isn't anybody's; none if it has but a few.
@@ -125,6 +137,19 @@ mod tests {
         assert_eq!(free_id("0 100000 65536\n", 7), Some(65_536 - 1007));
         assert_eq!(free_id("0 1000 1\n", 7), None);
         assert_eq!(free_id("", 7), None);
+    }
+
+    #[test]
+    fn a_group_of_its_own_is_taken_where_one_is_named() {
+        let ids = |host_group| outside_ids(Identity { uid: 1, gid: 1, host_base: Some(42), host_group }, 7);
+        if !rustix::process::geteuid().is_root() {
+            assert_eq!((ids(Some(4242)), free_group(7)), (ids(None), None), "there is one group only");
+            return;
+        }
+        assert_eq!((ids(None).uid, ids(None).gid), (42, 42));
+        assert_eq!((ids(Some(4242)).uid, ids(Some(4242)).gid), (42, 4242));
+        let free = outside_ids(Identity { uid: 1, gid: 1, host_base: None, host_group: None }, 7);
+        assert!(!free.as_root || free_group(7) == Some(free.gid));
     }
 
     #[test]

@@ -7,6 +7,7 @@ use rustix::thread::CapabilitySet;
 use serde::{Deserialize, Serialize};
 
 use super::grant::Grant;
+use super::host;
 use super::network::{AllowedHost, Serve, Server};
 use super::receipt::Enforcement;
 
@@ -119,9 +120,24 @@ pub struct Identity {
     pub uid: u32,
     /// Group id inside.
     pub gid: u32,
-    /// As root: the outside user and group id that `uid` and `gid` stand for; `None` lets the sandbox pick one
-    /// that owns nothing on the host. Without root it is always the caller's own id, and this is ignored.
+    /// As root: the outside user id that `uid` stands for, and the group id too where `host_group` names none; `None`
+    /// lets the sandbox pick one that owns nothing on the host. Without root it is always the caller's own id, and this
+    /// is ignored.
     pub host_base: Option<u32>,
+    /// As root: the outside group id that `gid` stands for; `None` takes the same number as for the user. A user's
+    /// number may be that of a group with rights of its own, so that who names a user of the host had better name a
+    /// group too, such as [`Identity::free_group`]. Without root this is ignored.
+    #[serde(default)]
+    pub host_group: Option<u32>,
+}
+
+impl Identity {
+    /// The outside group id that a run of this process would get where nothing is named: one that is nobody's. None
+    /// without root, or where there are but a few ids.
+    #[must_use]
+    pub fn free_group() -> Option<u32> {
+        host::free_group(u64::from(std::process::id()))
+    }
 }
 
 /// What a jail reaches over the network.
@@ -286,7 +302,7 @@ impl Policy {
             env: env.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
             cwd: PathBuf::from("/"),
             hostname: "pantry".to_owned(),
-            identity: Identity { uid: DEFAULT_ID, gid: DEFAULT_ID, host_base: None },
+            identity: Identity { uid: DEFAULT_ID, gid: DEFAULT_ID, host_base: None, host_group: None },
             network: Network::None,
             limits: Limits::tests(),
             require: Require::anything(),
@@ -359,7 +375,7 @@ impl Policy {
     /// Sets the user and group id inside; which ids they stand for outside is left to the sandbox.
     #[must_use]
     pub fn identity(mut self, uid: u32, gid: u32) -> Self {
-        self.identity = Identity { uid, gid, host_base: None };
+        self.identity = Identity { uid, gid, host_base: None, host_group: None };
         self
     }
 

@@ -89,7 +89,8 @@ fn identity(policy: &Policy) -> Result<(), SandboxError> {
     }
     let nobody = u32::MAX;
     let identity = &policy.identity;
-    if identity.uid == nobody || identity.gid == nobody || identity.host_base == Some(nobody) {
+    let outside = [identity.host_base, identity.host_group];
+    if identity.uid == nobody || identity.gid == nobody || outside.contains(&Some(nobody)) {
         return Err(SandboxError::refused("identity", "4294967295 is no id", "choose another id"));
     }
     if identity.host_base == Some(0) {
@@ -97,6 +98,13 @@ fn identity(policy: &Policy) -> Result<(), SandboxError> {
             "identity.host_base",
             "the program would be the host's root outside",
             "choose an id that owns nothing on the host",
+        ));
+    }
+    if identity.host_group == Some(0) {
+        return Err(SandboxError::refused(
+            "identity.host_group",
+            "the program would be of the host's root group outside",
+            "choose a group that owns nothing on the host",
         ));
     }
     Ok(())

@@ -72,9 +72,10 @@ impl Policy {
 
     fn who(&self) -> String {
         let identity = &self.identity;
-        let outside = match identity.host_base {
-            Some(id) => format!("user {id}, where started by root"),
-            None => "an id that owns nothing, or the caller's own".to_owned(),
+        let outside = match (identity.host_base, identity.host_group) {
+            (Some(id), Some(group)) => format!("user {id} and group {group}, where started by root"),
+            (Some(id), None) => format!("user {id}, where started by root"),
+            (None, _) => "an id that owns nothing, or the caller's own".to_owned(),
         };
         format!("Is user {} and group {}; outside {outside}.", identity.uid, identity.gid)
     }

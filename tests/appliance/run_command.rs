@@ -1,6 +1,6 @@
 //! `pantry run` on directories and on what Pantry carries: without a daemon, as root and as an ordinary user.
 
-use std::os::unix::fs::{MetadataExt as _, chown};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
@@ -301,6 +301,65 @@ fn what_is_bound_is_written_as_its_owner() {
     let both = ["--bind", &format!("{mine}:/work"), "--bind", &format!("{other}:/other")];
     refused(&place.python(&both, program), 2, "bind_owners_differ");
     assert_eq!(std::fs::metadata(&roots).unwrap().uid(), 0);
+}
+
+#[test]
+fn the_number_of_a_user_is_no_group() {
+    if !is_root() {
+        return skip("the_number_of_a_user_is_no_group", "without root there is one group");
+    }
+    let place = Place::new(Account::Caller);
+    // Read by the group with the user's number alone.
+    let shown = place.directory("shown", 0);
+    let secret = Path::new(&shown).join("secret");
+    std::fs::write(&secret, "secret").unwrap();
+    std::fs::set_permissions(&secret, std::fs::Permissions::from_mode(0o640)).unwrap();
+    chown(&secret, Some(0), Some(42)).unwrap();
+    let program = "
+open('/work/out', 'w').write('x')
+try: print(open('/shown/secret').read())
+except PermissionError: print('refused')
+";
+    let run = |name: &str, gid: u32| {
+        let mine = place.directory(name, 42);
+        chown(&mine, Some(42), Some(gid)).unwrap();
+        let options = ["--bind", &format!("{mine}:/work"), "--ro-bind", &format!("{shown}:/shown")];
+        assert_eq!(said(&place.python(&options, program)), "refused", "{name}");
+        let written = std::fs::metadata(Path::new(&mine).join("out")).unwrap();
+        (written.uid(), written.gid())
+    };
+    assert_eq!(run("groups", 4242), (42, 4242));
+    let (uid, gid) = run("roots", 0);
+    assert!(uid == 42 && gid != 0 && gid != 42, "{uid} {gid}");
+}
+
+#[test]
+fn what_is_mounted_in_a_directory_is_not_shown() {
+    if !is_root() {
+        return skip("what_is_mounted_in_a_directory_is_not_shown", "only root mounts");
+    }
+    let place = Place::new(Account::Caller);
+    let root = place.directory("a root", PLAIN_ID);
+    let inner = format!("{root}/inner");
+    std::fs::create_dir(&inner).unwrap();
+    let run = |kind: &str, options: &[&str]| {
+        // In a mount namespace that ends with it.
+        let script = "mount -t \"$1\" none \"$2\" && shift 2 && exec \"$@\"";
+        let mut command = Command::new("unshare");
+        command.args(["-m", "sh", "-c", script, "sh", kind, &inner]).arg(place.account.program());
+        command.arg("--root").arg(place.root()).arg("run").args(options).args(["--", "python3", "-c", ""]);
+        command.env("PANTRY_BUNDLE_LAYOUT", place.account.bundle()).stdin(Stdio::null()).output().unwrap()
+    };
+    let bind = format!("{root}:/work");
+    let below = format!("{inner}:/work");
+    for kind in ["proc", "sysfs"] {
+        refused(&run(kind, &["--root-fs", &root]), 2, "root_fs_not_valid");
+        for bound in [&bind, &below] {
+            refused(&run(kind, &["--root-fs", "pantry/base", "--ro-bind", bound]), 2, "bind_not_valid");
+        }
+        refused(&run(kind, &["--root-fs", "pantry/base", "--bind", &bind]), 2, "bind_not_valid");
+    }
+    said(&run("tmpfs", &["--root-fs", "pantry/base", "--ro-bind", &bind]));
 }
 
 #[test]

@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use super::refused;
+use super::{mounts, refused};
 use crate::cli::arguments::{Run, RunNetwork, RunTerminal};
 use crate::cli::failure::Failure;
-use crate::sandbox::{Enforcement, Grant, Limits, Network, Policy, Require, SeccompProfile, Stdio, Tmpfs};
+use crate::sandbox::{
+    Enforcement, Grant, Identity, Limits, Network, Policy, Require, SeccompProfile, Stdio, Tmpfs,
+};
 
 const MIB: u64 = 1 << 20;
 /// The scratch space where no size is named.
@@ -48,7 +50,9 @@ pub(super) fn parse(options: &Run) -> Result<Asked, Failure> {
     if !taken {
         policy.tmpfs.push(tmpfs(PathBuf::from("/tmp"), SCRATCH.min(policy.limits.memory_bytes)));
     }
-    policy.identity.host_base = owner(policy.data.iter().map(|data| data.host.as_path()))?;
+    let owner = owner(policy.data.iter().map(|data| data.host.as_path()))?;
+    policy.identity.host_base = owner.map(|owner| owner.uid);
+    policy.identity.host_group = owner.map(|owner| owner.gid);
     policy.network = match options.network {
         RunNetwork::None => Network::None,
         RunNetwork::Host => Network::Host,
@@ -100,12 +104,27 @@ fn bind(option: &str, text: &str) -> Result<(PathBuf, PathBuf), Failure> {
         return Err(Failure::usage("bind_not_valid", format!("--bind: {host:?} is no directory"))
             .with_hint(Some("a file can be shown by --ro-bind".to_owned())));
     }
+    // The policy refuses the host's own places; what is mounted elsewhere it doesn't know.
+    if !mounts::is_the_hosts(&found) {
+        mounts::refuse_kernels("bind_not_valid", &format!("{option} {host:?}"), &found)?;
+    }
     Ok((found, PathBuf::from(at)))
+}
+
+/// Who the program is outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Owner {
+    uid: u32,
+    /// The group of the directories, or nobody's.
+    gid: u32,
 }
 
 /// As whom the program has to run outside, as root, to write what is bound: as the owner. Nothing is given to anybody
 /// else, and the program is never root.
-fn owner<'a>(mut bound: impl Iterator<Item = &'a Path>) -> Result<Option<u32>, Failure> {
+///
+/// Its group is that of the directories, which may be another number: the group with the user's number may be allowed
+/// things that the user is not. Where that group is root's, or they have several, it is nobody's.
+fn owner<'a>(mut bound: impl Iterator<Item = &'a Path>) -> Result<Option<Owner>, Failure> {
     if !rustix::process::geteuid().is_root() {
         // There is one id only, the caller's.
         let closed = bound.find(|path| {
@@ -121,20 +140,28 @@ fn owner<'a>(mut bound: impl Iterator<Item = &'a Path>) -> Result<Option<u32>, F
             None => Ok(None),
         };
     }
-    let mut owner: Option<u32> = None;
+    let mut owner: Option<Owner> = None;
     for path in bound {
-        let uid = fs_err::metadata(path)?.uid();
+        let found = fs_err::metadata(path)?;
+        let (uid, gid) = (found.uid(), found.gid());
         let hint = "bind a directory of another user (the program then runs as that user outside), or show it by --ro-bind";
         if uid == 0 {
             let detail = format!("{} belongs to root, which no program in a jail may be", path.display());
             return Err(Failure::usage("bind_owned_by_root", detail).with_hint(Some(hint.to_owned())));
         }
-        if owner.is_some_and(|other| other != uid) {
+        if owner.is_some_and(|other| other.uid != uid) {
             let detail = "the directories of --bind belong to several users, and the program is one";
             return Err(Failure::usage("bind_owners_differ", detail)
                 .with_hint(Some("bind directories of one user".to_owned())));
         }
-        owner = Some(uid);
+        let shared = owner.is_none_or(|other| other.gid == gid) && gid != 0;
+        let Some(gid) = Some(gid).filter(|_| shared).or_else(Identity::free_group) else {
+            // Without one named it would be the group with the user's number, whatever that may do.
+            let detail = format!("{} leaves the program no group, as none is free here", path.display());
+            return Err(Failure::usage("bind_group_not_valid", detail)
+                .with_hint(Some("give all bound directories one group that is not root's".to_owned())));
+        };
+        owner = Some(Owner { uid, gid });
     }
     Ok(owner)
 }

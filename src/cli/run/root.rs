@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::fetch;
 use super::kept::{Held, Image, Store};
+use super::mounts;
 use crate::cli::arguments::{Global, Run};
 use crate::cli::client::{self, environment};
 use crate::cli::failure::Failure;
@@ -84,12 +85,13 @@ fn is_image(path: &Path) -> bool {
 
 fn directory(path: &Path) -> Result<Root, Failure> {
     let path = fs_err::canonicalize(path)?;
-    let kernels = ["/proc", "/sys", "/dev"].iter().any(|own| path.starts_with(own));
-    if kernels || path == Path::new("/") {
-        let detail = format!("{} as a root would show the host itself", path.display());
+    let what = format!("{} as a root", path.display());
+    if mounts::is_the_hosts(&path) {
+        let detail = format!("{what} would show the host itself");
         return Err(Failure::usage("root_fs_not_valid", detail)
             .with_hint(Some("unpack a root below a directory of its own, or take pantry/base".to_owned())));
     }
+    mounts::refuse_kernels("root_fs_not_valid", &what, &path)?;
     Ok(Root::plain(vec![path]))
 }
 

@@ -132,6 +132,8 @@ fn everything_that_the_builder_sets_passes_and_is_kept() {
 #[case::much_kept("limits.output_bytes", |p: &mut Policy| p.limits.output_bytes = 65 * MIB)]
 #[case::nothing_printed("limits.output_total_bytes", |p: &mut Policy| p.limits.output_total_bytes = 0)]
 #[case::host_root("identity.host_base", |p: &mut Policy| p.identity.host_base = Some(0))]
+#[case::host_root_group("identity.host_group", |p: &mut Policy| p.identity.host_group = Some(0))]
+#[case::no_host_group("identity", |p: &mut Policy| p.identity.host_group = Some(u32::MAX))]
 #[case::no_uid("identity", |p: &mut Policy| p.identity.uid = u32::MAX)]
 #[case::no_gid("identity", |p: &mut Policy| p.identity.gid = u32::MAX)]
 #[case::host_name("hostname", |p: &mut Policy| p.hostname = "a b".into())]

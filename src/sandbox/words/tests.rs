@@ -63,7 +63,7 @@ fn a_policy_is_told_whole() {
         ]
     );
     policy.root = vec!["/a".into(), PathBuf::from("/b")];
-    policy.identity = Identity { uid: 0, gid: 0, host_base: Some(1000) };
+    policy.identity = Identity { uid: 0, gid: 0, host_base: Some(1000), host_group: Some(4242) };
     policy.network = Network::Host;
     policy.grants = vec!["network-client=tcp:443".parse().unwrap(), "KILL".parse().unwrap()];
     policy.limits = Limits { processes: 1, cpu_percent: 50, wall_ms: 0, ..Limits::command() };
@@ -79,7 +79,7 @@ fn a_policy_is_told_whole() {
         [
             "Its root is 2 layers, read-only, the lowest first: /a, /b.",
             "Uses the host's network.",
-            "Is user 0 and group 0; outside user 1000, where started by root.",
+            "Is user 0 and group 0; outside user 1000 and group 4242, where started by root.",
             "Is granted network-client=tcp:443, KILL.",
             "Is told that a file's owner changed when nothing did.",
             "Has no environment.",
