@@ -89,18 +89,6 @@ case! {
         let begun = Instant::now();
         assert_eq!(bench.run(&policy).end, End::TimedOut);
         assert!(begun.elapsed() < Duration::from_secs(5));
-        policy.limits.wall_ms = 20_000;
-        let cancel = Cancel::new().unwrap();
-        let other = cancel.clone();
-        let outcome = std::thread::scope(|scope| {
-            scope.spawn(move || {
-                std::thread::sleep(Duration::from_millis(200));
-                other.cancel();
-            });
-            bench.sandbox.run(&policy, StdinBytes::Empty, &cancel).unwrap()
-        });
-        assert_eq!(outcome.end, End::Cancelled);
-        assert!(outcome.wall_ms < 5000);
     }
 }
 
