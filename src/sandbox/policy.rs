@@ -264,8 +264,8 @@ impl Require {
 pub enum Stdio {
     /// Into bounded rings that the outcome carries.
     Captured,
-    /// To the caller's own streams (`exec` alone): pipes as they are, everything else copied, so that no file,
-    /// socket or terminal of the caller's is ever inside.
+    /// To the caller's own streams (`exec` alone): pipes as they are (without root those that it reads
+    /// from), everything else copied, so that no file, socket or terminal of the caller's is ever inside.
     Inherit,
     /// The same, with a terminal of the run's own in place of those that are terminals (`exec` alone). Its kind is the
     /// caller's to name in `TERM`, see [`terminal_kind`](super::terminal_kind).

@@ -177,7 +177,7 @@ impl Streams {
     /// When what it printed could not be written, and it does not know.
     pub(crate) fn settle(&mut self, by_force: bool, signals: Option<&SignalFd>) -> Result<(), SandboxError> {
         if let Some(terminal) = &mut self.terminal {
-            terminal.leave();
+            terminal.end();
         }
         for copy in &mut self.copies {
             if copy.is_out() {

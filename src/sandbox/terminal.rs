@@ -175,8 +175,20 @@ impl Terminal {
         }
     }
 
-    /// Shows all that is there once the program is stopped or gone, and gives the terminal back.
+    /// Gives the terminal back while the program is stopped, once all that is there is shown.
     pub(crate) fn leave(&mut self) {
+        self.show_what_is_there();
+        self.give_back();
+    }
+
+    /// Gives the terminal back for good, once all that is there is shown.
+    pub(crate) fn end(&mut self) {
+        self.show_what_is_there();
+        self.drop_keys();
+        self.give_back();
+    }
+
+    fn show_what_is_there(&mut self) {
         let (begun, mut shown) = (Instant::now(), 0);
         while shown < MOST_SHOWN && begun.elapsed() < PATIENCE {
             if self.shown.is_empty() {
@@ -197,7 +209,13 @@ impl Terminal {
                 self.show();
             }
         }
-        self.give_back();
+    }
+
+    /// Drops what was typed and not read, as long as it is for nobody else.
+    fn drop_keys(&self) {
+        if self.taken && self.is_ours() {
+            let _gone = rustix::termios::tcflush(&self.own, QueueSelector::IFlush);
+        }
     }
 
     /// Takes the run's terminal away, as when a line is cut.
@@ -250,9 +268,7 @@ impl Terminal {
 
 impl Drop for Terminal {
     fn drop(&mut self) {
-        if self.taken && self.is_ours() {
-            let _gone = rustix::termios::tcflush(&self.own, QueueSelector::IFlush);
-        }
+        self.drop_keys();
         self.give_back();
     }
 }
@@ -292,5 +308,28 @@ pub(crate) fn stop_like(signal: i32) {
     // Held back until here, so that the terminal could be given back first.
     if let Ok(before) = mask.thread_swap_mask(SigmaskHow::SIG_UNBLOCK) {
         let _always = before.thread_set_mask();
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_that_nobody_read_are_dropped_at_the_end_and_kept_over_a_stop() {
+        let left = |finish: fn(&mut Terminal)| {
+            let pty = nix::pty::openpty(None, None).unwrap();
+            let side = pty.slave.as_fd();
+            let mut terminal = Terminal::among([side; 3]).unwrap().unwrap();
+            terminal.take();
+            rustix::io::write(&pty.master, b"a report\n").unwrap();
+            let mut arrived = [rustix::event::PollFd::new(&pty.slave, PollFlags::IN)];
+            assert_eq!(rustix::event::poll(&mut arrived, Some(&streams::PATIENCE)), Ok(1));
+            finish(&mut terminal);
+            rustix::io::ioctl_fionread(side).unwrap()
+        };
+        assert_eq!(left(Terminal::end), 0);
+        assert_ne!(left(Terminal::leave), 0, "a shell's `fg` finds what was typed ahead");
     }
 }
